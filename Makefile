@@ -1,0 +1,44 @@
+# minifast: everything a fresh machine needs is Python 3.11 or newer and make. `make help` lists the targets.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+OUT    ?= out
+
+.DEFAULT_GOAL := help
+.PHONY: help train test fast lint types nbs clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# the environment is made once, and again only when setup.cfg or pyproject.toml changes
+$(READY): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("minifast needs Python 3.11 or newer; this is " + sys.version.split()[0] + \
+	    ". Name another one: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	@echo "making $(VENV) (once; a few minutes, most of them for torch)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
+	@touch $@
+
+train: $(READY)  ## the main job: MNIST sample, LR finder, two epochs of 1cycle, pictures in out/
+	$(BIN)/python -m minifast --out $(OUT)
+
+test: $(READY)  ## every test, the README's blocks and the notebooks included (under three minutes)
+	$(BIN)/python -m pytest -m "not slow"
+
+fast: $(READY)  ## the tests without notebooks, README and subprocesses (seconds)
+	$(BIN)/python -m pytest -m "not slow" -q --ignore tests/test_notebooks.py --ignore tests/test_readme.py --ignore tests/test_main.py
+
+lint: $(READY)  ## style
+	$(BIN)/ruff check .
+
+types: $(READY)  ## strict types
+	$(BIN)/mypy
+
+nbs: $(READY)  ## run the notebooks and write their outputs into them
+	$(BIN)/python nbs/run.py
+
+clean:  ## remove the environment, the outputs and the caches
+	rm -rf $(VENV) $(OUT) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

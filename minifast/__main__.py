@@ -1,0 +1,87 @@
+"""`python -m minifast`: the main job, end to end, on the MNIST sample."""
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .data import DataBunch
+from .datasets import URLs, untar_data
+from .layers import simple_cnn
+from .learner import Learner
+from .metrics import accuracy
+from .utils import positive_float, positive_int
+from .vision.data import ImageDataBunch
+
+__all__ = ["main"]
+
+
+def argument(check: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A checked argument type: what `check` says of a bad value is the one line that is printed."""
+    def parse(text: str) -> Any:
+        try:
+            return check(text)
+        except (TypeError, ValueError, RuntimeError) as e:
+            raise argparse.ArgumentTypeError(str(e).splitlines()[0]) from None
+    return parse
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser("python -m minifast", description="Train a small CNN on the MNIST sample (3 or 7?) by the "
+                                "1cycle policy: LR finder, training, a table, three pictures and history.csv.")
+    p.add_argument("--epochs", type=argument(lambda t: positive_int("epochs", int(t))), default=2, help="default 2")
+    p.add_argument("--lr", type=argument(lambda t: positive_float("lr", float(t))), default=5e-2,
+                   help="the learning rate at the peak of the cycle; default 0.05")
+    p.add_argument("--bs", type=argument(lambda t: positive_int("bs", int(t))), default=64, help="batch size; default 64")
+    p.add_argument("--seed", type=argument(int), default=0, help="same seed, same numbers; default 0")
+    p.add_argument("--out", type=Path, default=Path("out"), help="folder for what is written; default out/")
+    p.add_argument("--device", type=argument(torch.device), help="cpu, cuda, ...; default: a GPU if there is one")
+    return p
+
+
+def report(learn: Learner, out: Path) -> list[Path]:
+    """Write three pictures and `history.csv` of the learner's last runs to `out`; returns their paths."""
+    from matplotlib.figure import Figure
+
+    def figure(name: str, draw: Callable[[Any], Any], **size: Any) -> Path:
+        fig = Figure(layout="constrained", **size)
+        draw(fig)
+        fig.savefig(out / name, dpi=120)
+        return out / name
+
+    rec = learn.recorder
+    history = out / "history.csv"
+    rec.to_frame().to_csv(history, index=False)
+    return [figure("lr_finder.png", lambda fig: rec.plot(suggestion=True, ax=fig.add_subplot())),
+            figure("lr_and_momentum.png", lambda fig: rec.plot_lr(show_moms=True, ax=fig.subplots(1, 2)), figsize=(12, 4)),
+            figure("losses_and_metrics.png", lambda fig: _losses_and_metrics(learn, fig), figsize=(12, 4)), history]
+
+
+def _losses_and_metrics(learn: Learner, fig: Any) -> None:
+    left, right = fig.subplots(1, 2)
+    learn.recorder.plot_losses(ax=left)
+    learn.recorder.plot_metrics(ax=[right])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the main job; returns the exit status."""
+    args = parser().parse_args(argv)
+    torch.manual_seed(args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    data: DataBunch = ImageDataBunch.from_folder(untar_data(URLs.MNIST_SAMPLE), bs=args.bs, device=args.device)
+    learn = Learner(data, simple_cnn((3, 16, 16, 2)), metrics=[accuracy], path=args.out)
+    print(learn)
+    learn.lr_find()
+    learn.fit_one_cycle(args.epochs, args.lr)
+    written = report(learn, args.out)
+    print(f"Accuracy {learn.recorder.metrics[-1][0]:.2%}. Written to {args.out}{'/' * (not str(args.out).endswith('/'))}: "
+          + ", ".join(p.name for p in written))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

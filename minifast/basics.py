@@ -1,0 +1,41 @@
+"""The star module: `from minifast.basics import *` gives what a fastai v1 script expects, but for what is about pictures."""
+from __future__ import annotations
+
+import importlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn, optim, tensor
+
+from . import callback, callbacks, data, layers, learner, metrics, optimizer, recorder, state, stepper
+from .callback import *
+from .callbacks import *
+from .data import *
+from .layers import *
+from .learner import *
+from .metrics import *
+from .optimizer import *
+from .recorder import *
+from .state import *
+from .stepper import *
+
+
+class _OnFirstUse:
+    """A stand-in for a module, which is imported when something in it is first asked for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(importlib.import_module(self._name), attribute)
+
+
+plt, pd, models = _OnFirstUse("matplotlib.pyplot"), _OnFirstUse("pandas"), _OnFirstUse("torchvision.models")
+
+__all__ = ["np", "torch", "F", "nn", "optim", "Tensor", "tensor", "partial", "Path", "plt", "pd", "models"]
+for _module in (callback, callbacks, data, layers, learner, metrics, optimizer, recorder, state, stepper):
+    __all__ += _module.__all__

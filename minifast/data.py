@@ -1,0 +1,401 @@
+"""Batches: loaders whose order is a function of (seed, pass), `DeviceDataLoader`, and `DataBunch`, which holds them."""
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import Enum
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from .utils import listify, positive_int, shape_of, to_detach, to_device
+
+__all__ = ["DatasetType", "TensorLoader", "ItemLoader", "DeviceDataLoader", "DataBunch", "default_device"]
+
+Batch = tuple[Any, Any]
+Collate = Callable[[list[Any]], Any]
+
+
+class DatasetType(Enum):
+    """Which data: `Fix` is the training data in order, whole, and prepared as for validation."""
+
+    Train, Valid, Test, Fix = "train", "valid", "test", "fix"
+
+
+def default_device() -> torch.device:
+    """The current GPU if there is one, else the CPU."""
+    return resolved(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def resolved(device: torch.device | str | int) -> torch.device:
+    """The device as tensors name theirs: `cuda` is `cuda:0`, so that the two compare equal."""
+    device = torch.device(device)
+    return device if device.type == "cpu" else torch.empty(0, device=device).device
+
+
+def settled(seed: int | None) -> int:
+    """The seed, if it is one; in place of None, one drawn from torch's global generator."""
+    if seed is None:
+        return int(torch.randint(2**62, ()))
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or seed < 0:
+        raise ValueError(f"seed must be a whole number of at least 0, not {seed!r}")
+    return int(seed)
+
+
+class Loader:
+    """What loaders share: the order of the batches in the k-th pass is a function of `seed` and k alone.
+
+    So nothing depends on what else drew random numbers, and a run is resumed in the middle of a pass by
+    `load_state_dict` and `batches(start)`. `passes` counts the passes begun. The default seed comes from torch's global
+    generator, once: `torch.manual_seed` settles a whole script.
+    """
+
+    def __init__(self, n: int, bs: int, shuffle: bool, drop_last: bool, seed: int | None) -> None:
+        self.n, self.batch_size = n, positive_int("bs", bs)
+        self.shuffle, self.drop_last, self.passes = shuffle, drop_last, 0
+        self.seed = settled(seed)
+
+    def __len__(self) -> int:
+        return self.n // self.batch_size if self.drop_last else -(-self.n // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches()
+
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """One pass, from batch `start` on; those before it are not produced."""
+        if not 0 <= start <= len(self):
+            raise ValueError(f"start={start}: a pass has {len(self)} batches")
+        # neighbouring seeds and passes must not meet in a sum: seed 0's second pass is not seed 1's first
+        entropy = np.random.SeedSequence((self.seed, self.passes)).generate_state(1, np.uint64)
+        gen = torch.Generator().manual_seed(int(entropy[0]))
+        self.passes += 1
+        return self._batches(gen, start)
+
+    def _batches(self, gen: torch.Generator, start: int) -> Iterator[Batch]:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, int]:
+        """Seed and number of passes begun: taken before a pass, it is what repeats that pass."""
+        return {"seed": self.seed, "passes": self.passes}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Take back what `state_dict` gave."""
+        self.seed, self.passes = state["seed"], state["passes"]
+
+
+class TensorLoader(Loader):
+    """Batches (x, y) cut by indexing from tensors in memory: `x` (n, ...) and `y` (n, ...), on any one device.
+
+    `dataset`: what the tensors were made from (default: a TensorDataset of them). ValueError if the lengths differ.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, bs: int = 64, shuffle: bool = False, drop_last: bool = False,
+                 seed: int | None = None, dataset: Any = None) -> None:
+        if len(x) != len(y):
+            raise ValueError(f"x has {len(x)} samples and y has {len(y)}")
+        super().__init__(len(x), bs, shuffle, drop_last, seed)
+        self.x, self.y, self.dataset = x, y, TensorDataset(x, y) if dataset is None else dataset
+
+    def _batches(self, gen: torch.Generator, start: int) -> Iterator[Batch]:
+        order = torch.randperm(self.n, generator=gen).to(self.x.device) if self.shuffle else None
+        for b in range(start * self.batch_size, len(self) * self.batch_size, self.batch_size):
+            rows = slice(b, b + self.batch_size)
+            if order is None:  # copies (2 µs for 64 small images): a model that works in place would change the data
+                yield self.x[rows].clone(), self.y[rows].clone()
+            else:
+                yield self.x.index_select(0, order[rows]), self.y.index_select(0, order[rows])
+
+
+class ItemLoader(Loader):
+    """Batches collated from the items of a map-style dataset, in this process or in `num_workers` others.
+
+    What an item draws from the global generators (torch on the CPU, numpy, random) is a function of seed, pass and
+    index: equal for any `num_workers`, and the generators outside are left as they were. TypeError for a dataset that
+    cannot be indexed.
+    """
+
+    def __init__(self, dataset: Any, bs: int = 64, shuffle: bool = False, drop_last: bool = False,
+                 seed: int | None = None, num_workers: int = 0, collate_fn: Collate | None = None) -> None:
+        if isinstance(dataset, IterableDataset) or not all(hasattr(dataset, f"__{f}__") for f in ("len", "getitem")):
+            raise TypeError(f"a {type(dataset).__name__} cannot be indexed (that takes __len__ and __getitem__); what "
+                            "comes as a stream of batches goes to DataBunch(train_dl, valid_dl)")
+        super().__init__(len(dataset), bs, shuffle, drop_last, seed)
+        self.dataset, self.num_workers, self.collate_fn = dataset, num_workers, collate_fn
+
+    def _batches(self, gen: torch.Generator, start: int) -> Iterator[Batch]:
+        order = torch.randperm(self.n, generator=gen) if self.shuffle else torch.arange(self.n)
+        seeds = torch.randint(2**62, (self.n,), generator=gen)
+        cuts = islice(torch.split(order, self.batch_size), start, len(self))
+        sampler = (list(zip(i.tolist(), seeds[i].tolist(), strict=True)) for i in cuts)
+        return map(pair, DataLoader(_Seeded(self.dataset), batch_sampler=sampler, num_workers=self.num_workers,
+                                    collate_fn=self.collate_fn, generator=gen))
+
+
+class _Seeded(Dataset[Any]):
+    """A dataset's items, asked for by (index, seed)."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __getitems__(self, rows: Sequence[tuple[int, int]]) -> list[Any]:
+        with generators_kept():
+            return [self._item(*row) for row in rows]
+
+    def _item(self, i: int, seed: int) -> Any:
+        # 9 µs an item; torch.manual_seed would also seed the GPUs, which costs ten times that
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        return self.dataset[i]
+
+
+@contextlib.contextmanager
+def generators_kept() -> Iterator[None]:
+    """Leave the global generators on the CPU (torch, numpy, random) as they were."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+
+
+def pair(batch: Any) -> Batch:
+    """The batch as a tuple (inputs, targets), or a TypeError that says what it is instead."""
+    if not isinstance(batch, (list, tuple)) or len(batch) != 2:
+        raise TypeError(f"a batch must be a pair (inputs, targets), not {shape_of(batch)}")
+    return batch[0], batch[1]
+
+
+class DeviceDataLoader:
+    """Any iterable of (x, y) batches, moved to `device` and passed through `tfms`, functions of a batch (x, y).
+
+    Our own loaders keep their promises about order. Other iterables are asked anew for each pass, and a pass that
+    begins in the middle produces and drops what comes before; how they shuffle is their affair (a torch DataLoader with
+    a `generator` has that generator's state kept with the run). TypeError for what could serve one pass only.
+    """
+
+    def __init__(self, dl: Any, device: torch.device | str | None = None, tfms: Any = None) -> None:
+        if isinstance(dl, Iterator):
+            raise TypeError(f"a {type(dl).__name__} is used up after one pass: give a list, a DataLoader, or an object "
+                            "whose __iter__ begins anew")
+        if not isinstance(dl, Iterable):
+            raise TypeError(f"batches must come from something to iterate over, not {dl!r}")
+        self.dl: Any = dl
+        self.tfms = listify(tfms)
+        self.device = default_device() if device is None else resolved(device)
+
+    def __len__(self) -> int:
+        try:
+            return len(self.dl)
+        except TypeError:
+            raise TypeError(f"{type(self.dl).__name__} has no length, and a schedule needs the number of batches: "
+                            "give it a __len__") from None
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches()
+
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """One pass over the prepared batches, from batch `start` on."""
+        inner = self.dl.batches(start) if hasattr(self.dl, "batches") else islice(self.dl, start, None)
+        ready = isinstance(self.dl, TensorLoader) and self.dl.x.device == self.dl.y.device == self.device
+        return inner if ready and not self.tfms else map(self.prepare, inner)
+
+    def prepare(self, batch: Any) -> Batch:
+        """A batch as the model gets it: on the device and transformed."""
+        x, y = (_on(part, self.device) for part in pair(batch))
+        for tfm in self.tfms:
+            x, y = tfm((x, y))
+        return x, y
+
+    def add_tfm(self, tfm: Callable[[Batch], Batch]) -> None:
+        """From now on, batches go through `tfm` too, after those before it."""
+        self.tfms.append(tfm)
+
+    def remove_tfm(self, tfm: Callable[[Batch], Batch]) -> None:
+        """Undo `add_tfm`."""
+        self.tfms.remove(tfm)
+
+    @property
+    def dataset(self) -> Any:
+        """What the batches are made from, where the loader says so, else None."""
+        return getattr(self.dl, "dataset", None)
+
+    @property
+    def batch_size(self) -> int | None:
+        """Samples in a full batch, where the loader says so, else None."""
+        return getattr(self.dl, "batch_size", None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The loader's position, as far as it has one to tell."""
+        if hasattr(self.dl, "state_dict"):
+            return dict(self.dl.state_dict())
+        gen = getattr(self.dl, "generator", None)
+        return {"generator": gen.get_state()} if isinstance(gen, torch.Generator) else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        if hasattr(self.dl, "load_state_dict"):
+            self.dl.load_state_dict(state)
+        elif "generator" in state:
+            self.dl.generator.set_state(state["generator"])
+
+
+def _on(x: Any, device: torch.device) -> Any:
+    return x if isinstance(x, Tensor) and x.device == device else to_device(x, device)
+
+
+class DataBunch:
+    """Training, validation and test batches, the device they go to, and what is known of them.
+
+    Each `dl`: any iterable of (x, y) batches, see `DeviceDataLoader`. `path`: where a learner's files go. `loss_func`:
+    the one that fits the targets. `classes`: their names, by index. `fix_dl`: see `DatasetType`. ValueError if there is
+    not one training batch.
+    """
+
+    def __init__(self, train_dl: Any, valid_dl: Any = None, test_dl: Any = None,
+                 device: torch.device | str | None = None, path: Path | str = ".",
+                 loss_func: Callable[..., Any] | None = None, classes: Sequence[Any] | None = None,
+                 fix_dl: Any = None) -> None:
+        self.device = default_device() if device is None else resolved(device)
+        self.train_dl: DeviceDataLoader = self.wrap(train_dl)
+        self.valid_dl, self.test_dl, self.fix_dl = (None if dl is None else self.wrap(dl)
+                                                    for dl in (valid_dl, test_dl, fix_dl))
+        self.path, self.loss_func = Path(path), loss_func
+        self.classes = None if classes is None else list(classes)
+        if _length(self.train_dl) == 0:
+            raise ValueError("the training data is empty: there is not one batch to train on")
+
+    @classmethod
+    def create(cls, train_ds: Any, valid_ds: Any = None, test_ds: Any = None, path: Path | str = ".", bs: int = 64,
+               val_bs: int | None = None, num_workers: int = 0, device: torch.device | str | None = None,
+               drop_last: bool = True, seed: int | None = None, loss_func: Callable[..., Any] | None = None,
+               classes: Sequence[Any] | None = None, collate_fn: Collate | None = None) -> DataBunch:
+        """From datasets: training data in a new order each pass, validation and test data in theirs.
+
+        A TensorDataset of two tensors is cut by indexing, anything else collated item by item. `val_bs`: batch size
+        where nothing is learned (default `bs`). `drop_last`: a last training batch that is not full is left out. `seed`
+        fixes every order. ValueError if not one training batch is left.
+        """
+        seed = settled(seed)  # once: the order of training must not depend on which other sets there are
+
+        def dl(dataset: Any, bs: int, train: bool = False) -> Loader:
+            if type(dataset) is TensorDataset and len(dataset.tensors) == 2 and collate_fn is None:
+                return TensorLoader(*dataset.tensors, bs, train, train and drop_last, seed, dataset)
+            return ItemLoader(dataset, bs, train, train and drop_last, seed, num_workers, collate_fn)
+
+        valid, test, fix = (None if ds is None else dl(ds, val_bs or bs) for ds in (valid_ds, test_ds, train_ds))
+        return cls(filled(dl(train_ds, bs, train=True)), valid, test, device, path, loss_func, classes, fix)
+
+    def wrap(self, dl: Any) -> DeviceDataLoader:
+        """`dl` as a DeviceDataLoader (which is left as it is), without the transforms of this data's own batches."""
+        return dl if isinstance(dl, DeviceDataLoader) else DeviceDataLoader(dl, self.device)
+
+    @property
+    def dls(self) -> list[DeviceDataLoader]:
+        """Every loader there is."""
+        return [dl for dl in (self.train_dl, self.valid_dl, self.test_dl, self.fix_dl) if dl is not None]
+
+    def dl(self, ds_type: DatasetType = DatasetType.Valid) -> DeviceDataLoader:
+        """The loader of that kind; ValueError if there is none."""
+        dl: DeviceDataLoader | None = getattr(self, f"{DatasetType(ds_type).value}_dl")
+        if dl is None:
+            raise ValueError(f"there is no {ds_type.value} data")
+        return dl
+
+    @property
+    def train_ds(self) -> Any:
+        """The training dataset, where the loader names one."""
+        return self.train_dl.dataset
+
+    @property
+    def valid_ds(self) -> Any:
+        """The validation dataset, or None."""
+        return self.valid_dl.dataset if self.valid_dl else None
+
+    @property
+    def test_ds(self) -> Any:
+        """The test dataset, or None."""
+        return self.test_dl.dataset if self.test_dl else None
+
+    @property
+    def batch_size(self) -> int | None:
+        """Samples in a full training batch, where the loader says so."""
+        return self.train_dl.batch_size
+
+    @property
+    def c(self) -> int:
+        """Number of classes; AttributeError where the data does not know them."""
+        if self.classes is None:
+            raise AttributeError("this data does not know its classes: give DataBunch the argument classes=")
+        return len(self.classes)
+
+    @property
+    def empty_val(self) -> bool:
+        """Whether there is nothing to validate on."""
+        return self.valid_dl is None or _length(self.valid_dl) == 0
+
+    def one_batch(self, ds_type: DatasetType = DatasetType.Train, detach: bool = True, denorm: bool = True,
+                  cpu: bool = True) -> Batch:
+        """The first batch (x, y) of the coming pass; the loader's position and the generators stay as they are."""
+        dl = self.dl(ds_type)
+        state = dl.state_dict()
+        with generators_kept(), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            x, y = next(iter(dl))
+        dl.load_state_dict(state)
+        if denorm:
+            x = self.denorm(x)
+        return to_detach((x, y), cpu) if detach else (x, y)
+
+    def denorm(self, x: Any) -> Any:
+        """Inputs as they were before they were normalised."""
+        return x
+
+    def prepare_item(self, item: Any) -> Tensor:
+        """A single input, as the dataset gives it, as a batch of one that the model can take."""
+        if not isinstance(item, Tensor):
+            raise TypeError(f"one input must be a tensor, not {type(item).__name__}")
+        return self._prepared(item)
+
+    def _prepared(self, item: Tensor) -> Tensor:
+        x: Tensor = (self.valid_dl or self.train_dl).prepare((item[None], torch.zeros(1, dtype=torch.long)))[0]
+        return x
+
+    def add_tfm(self, tfm: Callable[[Batch], Batch]) -> None:
+        """All batches go through `tfm` too, a function of a batch (x, y) on the device."""
+        for dl in self.dls:
+            dl.add_tfm(tfm)
+
+    def remove_tfm(self, tfm: Callable[[Batch], Batch]) -> None:
+        """Undo `add_tfm`."""
+        for dl in self.dls:
+            dl.remove_tfm(tfm)
+
+    def __repr__(self) -> str:
+        train, valid = (0 if dl is None else _length(dl) or "unknown" for dl in (self.train_dl, self.valid_dl))
+        return f"{type(self).__name__}(batches to train on: {train}, to validate on: {valid}, on {self.device})"
+
+
+def _length(dl: DeviceDataLoader) -> int | None:
+    """The number of batches, or None: a torch DataLoader over a stream has a `__len__` that raises."""
+    try:
+        return len(dl)
+    except TypeError:
+        return None
+
+
+def filled(dl: Loader) -> Loader:
+    """The training loader, if it has a batch; else a ValueError that says why it has none."""
+    if not dl.n:
+        raise ValueError("the training data is empty")
+    if not len(dl):
+        raise ValueError(f"{dl.n} training samples do not fill one batch of {dl.batch_size}, and batches that are not "
+                         f"full are dropped: choose bs={dl.n} or less, or drop_last=False")
+    return dl

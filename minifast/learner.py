@@ -1,0 +1,296 @@
+"""`Learner`: a model, its data, its optimizer and the callbacks of a run."""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import loop
+from .callback import Callback, CallbackHandler
+from .callbacks.lr_finder import LRFinder
+from .callbacks.one_cycle import OneCycleScheduler
+from .checkpoint import load_file, preserved, save_file
+from .data import DataBunch, DatasetType
+from .layers import loss_activation, split_model, unreduced
+from .metrics import as_metric
+from .optimizer import NORM_LAYERS, AdamW, OptimWrapper
+from .progress import Progress
+from .recorder import Recorder
+from .state import State
+from .suggestion import RangeTest
+from .utils import even_mults, listify, positive_float, positive_int, to_detach
+
+__all__ = ["Learner", "fit_one_cycle", "lr_find"]
+
+DEFAULT_LR = slice(3e-3)
+
+
+class Learner:
+    """A model, its data, its loss and its optimizer: all that training needs, and the methods that train.
+
+    `data`: a `DataBunch`. `model`: any module whose outputs the loss function accepts. `opt_func`: makes a torch optimizer
+    from parameter groups (default Adam with betas (0.9, 0.99)). `loss_func`: default is the data's own. `metrics`:
+    functions of (output, target), averaged over samples, or callbacks. `wd`: weight decay, decoupled from the gradient with
+    `true_wd`, also of normalisation layers and biases with `bn_wd`. `train_bn`: normalisation layers of frozen groups go on
+    training. `callbacks`: instances, in every run; `callback_fns`: functions of the learner that make one for each run.
+    `path` / `model_dir`: where `save` writes. `silent`: no bars and no table.
+
+    Raises TypeError or ValueError if something given cannot work.
+    """
+
+    def __init__(self, data: DataBunch, model: nn.Module, opt_func: Callable[..., torch.optim.Optimizer] = AdamW,
+                 loss_func: Callable[..., Any] | None = None, metrics: Any = None, true_wd: bool = True, bn_wd: bool = True,
+                 wd: float = 1e-2, train_bn: bool = True, path: str | Path | None = None, model_dir: str | Path = "models",
+                 callback_fns: Any = None, callbacks: Any = None, layer_groups: Sequence[nn.Module] | None = None,
+                 add_time: bool = True, silent: bool = False) -> None:
+        if not isinstance(data, DataBunch):
+            raise TypeError(f"data must be a DataBunch, not {type(data).__name__}; "
+                            "DataBunch(train_dl, valid_dl) wraps any two iterables of (inputs, targets) batches")
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+        self.data, self.model = data, model.to(data.device)
+        self.loss_func = loss_func or data.loss_func
+        if self.loss_func is None:
+            raise ValueError("the data brings no loss function of its own: pass loss_func=, e.g. nn.CrossEntropyLoss()")
+        self.opt_func, self.true_wd, self.bn_wd, self.train_bn = opt_func, true_wd, bn_wd, train_bn
+        self.wd = _weight_decay(wd)
+        self.metrics = listify(metrics)
+        for metric in self.metrics:
+            as_metric(metric)  # a wrong one is named here, not in the middle of a run
+        self.path, self.model_dir = Path(path or data.path), Path(model_dir)
+        self.callbacks, self.callback_fns = listify(callbacks), listify(callback_fns)
+        self.layer_groups = listify(layer_groups) or [model]
+        self.silent = silent
+        self._opt: OptimWrapper | None = None
+        self.recorder = Recorder(self, add_time, silent)
+
+    # ---- training
+
+    def fit(self, epochs: int, lr: Any = DEFAULT_LR, wd: float | None = None, callbacks: Any = None) -> None:
+        """Train for `epochs` epochs at `lr` (a number, a list with one for each layer group, or a slice: see `lr_range`).
+
+        The optimizer and its state live on from fit to fit; lr and wd are set anew. `callbacks` are for this fit only.
+        """
+        epochs = positive_int("epochs", epochs)
+        self._set_opt(self.lr_range(lr), wd)
+        self._run(epochs, [self.recorder, *self._callbacks(callbacks)])
+
+    def fit_one_cycle(self, cyc_len: int, max_lr: Any = DEFAULT_LR, moms: tuple[float, float] | None = (0.95, 0.85),
+                      div_factor: float = 25.0, pct_start: float = 0.3, wd: float | None = None,
+                      callbacks: Any = None) -> None:
+        """Train for `cyc_len` epochs by the 1cycle policy with its peak at `max_lr`: see `OneCycleScheduler`."""
+        lr = self.lr_range(max_lr)
+        one_cycle = OneCycleScheduler(self, lr, moms, div_factor, pct_start)
+        self.fit(cyc_len, lr, wd=wd, callbacks=[*listify(callbacks), one_cycle])
+
+    def lr_find(self, start_lr: float = 1e-7, end_lr: float = 10, num_it: int = 100, stop_div: bool = True,
+                wd: float | None = None) -> RangeTest:
+        """Range test: see `LRFinder`. The learner is left exactly as it was; `recorder.plot()` then draws the result.
+
+        Callbacks take part, but for those that log, save or watch (`only_in_fit`).
+        """
+        with preserved(self, self.callbacks):
+            finder = LRFinder(self, start_lr, end_lr, num_it, stop_div)
+            self._set_opt(self.opt.values("lr"), wd)
+            try:
+                self._run(math.ceil(num_it / len(self.data.train_dl)), [*self._callbacks(in_fit=False), finder])
+            finally:
+                result = finder.result
+        self.lr_finder, self.recorder.range_test = finder, result
+        if not self.silent:
+            print("LR finder is complete; learn.recorder.plot() draws it, learn.recorder.plot(suggestion=True) "
+                  "also marks a suggestion.")
+        return result
+
+    def _callbacks(self, more: Any = None, in_fit: bool = True) -> list[Callback]:
+        every = [*self.callbacks, *(make(self) for make in self.callback_fns), *listify(more)]
+        return [cb for cb in every if in_fit or not getattr(cb, "only_in_fit", False)]
+
+    def _run(self, epochs: int, callbacks: Sequence[Callback]) -> None:
+        with Progress(epochs, self.silent) as pbar:
+            n_updates = epochs * len(self.data.train_dl)
+            state = State(n_epochs=epochs, n_updates=n_updates, metrics=self.metrics, pbar=pbar)
+            loop.fit(self, CallbackHandler(callbacks, [as_metric(m) for m in self.metrics], state))
+
+    # ---- layer groups and the optimizer
+
+    @property
+    def opt(self) -> OptimWrapper:
+        """The optimizer; made when it is first asked for, and made anew when other parameters are to be trained."""
+        if self._opt is None:
+            self._opt = OptimWrapper.create(self.opt_func, self.lr_range(DEFAULT_LR), self.layer_groups, self.wd,
+                                            self.true_wd, self.bn_wd)
+        return self._opt
+
+    @opt.setter
+    def opt(self, opt: OptimWrapper | None) -> None:
+        self._opt = opt
+
+    @property
+    def has_opt(self) -> bool:
+        """Whether an optimizer exists yet."""
+        return self._opt is not None
+
+    def _set_opt(self, lr: Any, wd: float | None) -> None:
+        if self._opt is not None:
+            held = {p for g in self._opt.opt.param_groups for p in g["params"]}
+            if held != {p for p in self.model.parameters() if p.requires_grad}:
+                self._opt = None  # it would leave parameters untrained without a word
+        self.opt.lr = lr
+        self.opt.wd = self.wd if wd is None else _weight_decay(wd)
+
+    def lr_range(self, lr: Any) -> float | list[float]:
+        """Learning rates for the layer groups: a number stays one; `slice(a, b)` is spread from `a` for the first group to
+        `b` for the last by equal factors; `slice(b)` is `b` for the last group and `b / 10` for all others."""
+        n = len(self.layer_groups)
+        if isinstance(lr, slice):
+            stop = positive_float("the learning rate", lr.stop)
+            if lr.start is None:
+                return [stop / 10] * (n - 1) + [stop]
+            return even_mults(positive_float("the learning rate", lr.start), stop, n)
+        if isinstance(lr, (list, tuple)) or hasattr(lr, "__len__"):
+            if len(lr) != n:
+                raise ValueError(f"lr={lr} has {len(lr)} values for {n} layer group{'s' * (n > 1)}")
+            return [positive_float("the learning rate", x) for x in lr]
+        return positive_float("the learning rate", lr)
+
+    def split(self, split_on: Any) -> Learner:
+        """Cut the model into layer groups, each beginning at one of the given modules (or a function of the model that
+        returns them, or a list of lists of layers)."""
+        asked = callable(split_on) and not isinstance(split_on, nn.Module)
+        self.layer_groups = split_model(self.model, split_on(self.model) if asked else split_on)
+        self._opt = None
+        return self
+
+    def freeze_to(self, n: int) -> None:
+        """Freeze the layer groups before the `n`-th (their normalisation layers train on with `train_bn`), free the rest."""
+        if not -len(self.layer_groups) <= n < len(self.layer_groups):
+            raise ValueError(f"there is no layer group {n}: the model has {len(self.layer_groups)}, see learn.split")
+        first_free = n % len(self.layer_groups)
+        for i, group in enumerate(self.layer_groups):
+            for m in group.modules():
+                for p in m.parameters(recurse=False):
+                    p.requires_grad = i >= first_free or self.train_bn and isinstance(m, NORM_LAYERS)
+        self._opt = None
+
+    def freeze(self) -> None:
+        """Train the last layer group only."""
+        if len(self.layer_groups) == 1:
+            raise ValueError("the model has one layer group, so nothing would be frozen: cut it with learn.split first")
+        self.freeze_to(-1)
+
+    def unfreeze(self) -> None:
+        """Train all layer groups."""
+        self.freeze_to(0)
+
+    # ---- inference
+
+    def validate(self, dl: Any = None, callbacks: Any = None, metrics: Any = None) -> list[Any]:
+        """[loss, metric, ...] over `dl` (default: the validation data), in eval mode; nothing is recorded or changed."""
+        dl = self.data.wrap(dl) if dl is not None else self.data.valid_dl
+        if dl is None:
+            raise ValueError("there is no validation data: give some to the DataBunch, or pass dl=")
+        metrics = self.metrics if metrics is None else listify(metrics)
+        return self._inference(dl, self, metrics, callbacks).last_metrics
+
+    def get_preds(self, ds_type: DatasetType = DatasetType.Valid, activ: Callable[[Tensor], Tensor] | None = None,
+                  with_loss: bool = False) -> list[Any]:
+        """[predictions, targets], and with `with_loss` the loss of each sample, all on the CPU, in the order of the data.
+
+        `activ` turns outputs into predictions (default: what belongs to the loss function, softmax for cross-entropy).
+        """
+        collect = _Collect()
+        self._inference(self.data.dl(ds_type), SimpleNamespace(model=self.model, loss_func=_no_loss), [], collect)
+        outputs, targets = collect.joined()
+        preds = (activ or loss_activation(self.loss_func))(outputs)
+        return [preds, targets, unreduced(self.loss_func)(outputs, *listify(targets))] if with_loss else [preds, targets]
+
+    def predict(self, item: Any) -> tuple[Any, Tensor, Tensor]:
+        """(class, index, probabilities) for one image path, PIL image or tensor (one sample, as the data set gives it).
+
+        Without classes: (prediction, prediction, output)."""
+        dl = self.data.wrap([(self.data.prepare_item(item), torch.zeros(1))])
+        collect = _Collect()
+        self._inference(dl, SimpleNamespace(model=self.model, loss_func=_no_loss), [], collect)
+        output = collect.joined()[0]
+        pred = loss_activation(self.loss_func)(output)[0]
+        if self.data.classes is None:
+            return pred, pred, output[0]
+        return self.data.classes[int(pred.argmax())], pred.argmax(), pred
+
+    def _inference(self, dl: Any, view: Any, metrics: Sequence[Any], callbacks: Any) -> State:
+        with preserved(self, self.callbacks, weights=False):
+            state = State(metrics=list(metrics), train=False, skip_validate=False, pbar=Progress(1, silent=True))
+            handler = CallbackHandler(self._callbacks(callbacks, in_fit=False), [as_metric(m) for m in metrics], state)
+            with handler.running():
+                loop.validate(view, handler, dl)
+        return state
+
+    # ---- files
+
+    def save(self, name: str | Path, with_opt: bool = True) -> Path:
+        """Write the weights (and the optimizer's state) to `path/model_dir/name.pth`, whole or not at all."""
+        state = {"model": self.model.state_dict()}
+        if with_opt and self._opt is not None:
+            state["opt"] = self._opt.state_dict()
+        return save_file(state, self._file(name))
+
+    def load(self, name: str | Path, device: Any = None, strict: bool = True, with_opt: bool = True) -> Learner:
+        """Read what `save` wrote (or a bare state dict); only tensors and plain values are accepted. Returns the learner."""
+        state = load_file(self._file(name), device or self.data.device)
+        model, opt = (state["model"], state.get("opt")) if set(state) <= {"model", "opt"} else (state, None)
+        self.model.load_state_dict(model, strict=strict)
+        if opt is not None and with_opt:
+            self.opt.load_state_dict(opt)
+        return self
+
+    def _file(self, name: str | Path) -> Path:
+        return self.path / self.model_dir / f"{name}.pth"
+
+    def __repr__(self) -> str:
+        n = sum(p.numel() for p in self.model.parameters())
+        return f"Learner({type(self.model).__name__} with {n:,} parameters, {self.data!r})"
+
+
+class _Collect(Callback):
+    """Keeps outputs and targets of a validation, on the CPU."""
+
+    def __init__(self) -> None:
+        self.outputs: list[Any] = []
+        self.targets: list[Any] = []
+
+    def on_batch_end(self, last_output: Any, last_target: Any) -> None:
+        self.outputs.append(to_detach(last_output))
+        self.targets.append(to_detach(last_target))
+
+    def joined(self) -> tuple[Any, Any]:
+        return _cat(self.outputs), _cat(self.targets)
+
+
+def _cat(batches: list[Any]) -> Any:
+    if isinstance(batches[0], (list, tuple)):
+        return [_cat(list(part)) for part in zip(*batches, strict=True)]
+    return torch.cat(batches)
+
+
+def _no_loss(*args: Any) -> Tensor:
+    return torch.zeros(())
+
+
+def _weight_decay(wd: Any) -> float:
+    return 0.0 if wd == 0 else positive_float("wd", wd)
+
+
+def fit_one_cycle(learn: Learner, cyc_len: int, *args: Any, **kwargs: Any) -> None:
+    """`learn.fit_one_cycle(cyc_len, ...)`."""
+    learn.fit_one_cycle(cyc_len, *args, **kwargs)
+
+
+def lr_find(learn: Learner, *args: Any, **kwargs: Any) -> RangeTest:
+    """`learn.lr_find(...)`."""
+    return learn.lr_find(*args, **kwargs)

@@ -1,0 +1,114 @@
+"""The loop: a training batch, a validation batch, validate, fit. `state.py` draws it."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .callback import CallbackHandler
+from .utils import batch_length, listify, weighted_mean
+
+__all__ = ["train_batch", "valid_batch", "validate", "fit"]
+
+
+class Trainable(Protocol):
+    """What the loop needs of a learner. It is asked anew for each batch: a callback may replace any of these."""
+
+    model: Any
+    loss_func: Any
+    opt: Any
+    data: Any
+
+
+def train_batch(learn: Trainable, handler: CallbackHandler, batch: Any) -> None:
+    """Forward, loss, backward, step, zero_grad, with an event after each."""
+    s, fire = handler.state, handler.fire
+    s.last_input, s.last_target = batch
+    s.last_output = s.last_loss = None
+    s.stop_epoch = s.skip_bwd = s.skip_step = s.skip_zero = False
+    fire("batch_begin")
+    s.last_output = learn.model(*listify(s.last_input))
+    fire("loss_begin")
+    s.last_loss = learn.loss_func(s.last_output, *listify(s.last_target))
+    loss = s.last_loss.detach()  # type: ignore[attr-defined]
+    s.smooth_loss = smoothed(s.smooth_loss, loss, s.iteration)
+    fire("backward_begin")
+    if not s.skip_bwd:
+        s.last_loss.backward()  # type: ignore[no-untyped-call]
+    fire("backward_end")
+    if not s.skip_step:
+        learn.opt.step()
+        s.update += 1
+    fire("step_end")
+    if not s.skip_zero:
+        learn.opt.zero_grad()
+    s.last_loss = loss  # the true one, whatever was differentiated
+    fire("batch_end")
+    s.num_batch += 1
+    s.iteration += 1
+
+
+def valid_batch(learn: Trainable, handler: CallbackHandler, batch: Any) -> None:
+    """Forward and loss of a batch that nothing is learned from."""
+    s, fire = handler.state, handler.fire
+    s.last_input, s.last_target = batch
+    s.last_output = s.last_loss = None
+    s.stop_epoch = False
+    fire("batch_begin")
+    s.last_output = learn.model(*listify(s.last_input))
+    fire("loss_begin")
+    s.last_loss = learn.loss_func(s.last_output, *listify(s.last_target))
+    fire("batch_end")
+
+
+@torch.no_grad()
+def validate(learn: Trainable, handler: CallbackHandler, dl: Iterable[Any]) -> None:
+    """One pass over `dl` in eval mode; `state.last_metrics` is then [loss, metric, ...], the loss a mean over samples."""
+    s = handler.state
+    handler.begin(train=False)
+    handler.fire("epoch_begin", handler.of_metrics)
+    learn.model.eval()
+    losses, counts = [], []
+    for batch in s.pbar.track(dl):
+        valid_batch(learn, handler, batch)
+        losses.append(s.last_loss)
+        counts.append(batch_length(s.last_target))
+        if s.stop_epoch:
+            break
+    s.last_metrics = [weighted_mean(losses, counts)]
+    handler.fire("epoch_end", handler.of_metrics)
+    if len(s.last_metrics) != 1 + len(s.metrics_names):
+        raise ValueError(f"the metrics {s.metrics_names} gave {len(s.last_metrics) - 1} values; on_epoch_end of each "
+                         "must answer {'last_metrics': last_metrics + [value]}")
+
+
+def fit(learn: Trainable, handler: CallbackHandler) -> None:
+    """Train for `state.n_epochs` epochs, from wherever the state stands."""
+    s, fire = handler.state, handler.fire
+    learn.opt.zero_grad()  # a run that was cut short may have left gradients behind
+    with handler.running():
+        while s.epoch < s.n_epochs and not s.stop_training:
+            handler.begin(train=True)
+            learn.model.train()
+            if s.num_batch == 0:  # else this epoch has begun before, in the run that is being continued
+                fire("epoch_begin")
+            dl = learn.data.train_dl
+            for batch in s.pbar.track(dl.batches(start=s.num_batch), total=len(dl) - s.num_batch):
+                train_batch(learn, handler, batch)
+                if s.stop_epoch:
+                    break
+            if s.skip_validate or learn.data.empty_val:
+                s.last_metrics = [None] * (1 + len(s.metrics_names))
+            else:
+                validate(learn, handler, learn.data.valid_dl)
+            handler.begin(train=True)
+            fire("epoch_end")
+            s.epoch += 1
+            s.num_batch = 0
+
+
+def smoothed(mean: Tensor | None, loss: Tensor, i: int) -> Tensor:
+    """Loss `i` joins the mean with debiased weights 0.98**age (as in Adam's moments): one operation, no host read."""
+    return loss.float() if mean is None else torch.lerp(mean, loss.float(), 0.02 / (1 - 0.98 ** (i + 1)))

@@ -1,0 +1,150 @@
+"""Pictures of a run, drawn from plain arrays into the caller's axes or a new figure."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_lr", "plot_range_test", "plot_losses", "plot_metrics", "show"]
+
+WITHOUT_WINDOWS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
+PER_ROW = 3  # metrics beside each other: three fill a notebook's width
+
+
+def plot_lr(lrs: Iterable[Any], moms: Iterable[Any] | None = None, start: int = 0, ax: Any = None) -> list[Axes]:
+    """Draw the learning rate of each batch, and in a second axes its momentum if `moms` is given.
+
+    `start` is the number of the first batch. `ax` holds as many axes as are drawn (one alone needs no list), else
+    they are new; they are returned. Raises ValueError where there is nothing to draw or the number of axes is wrong.
+    """
+    curves = {"Learning rate": _some(_numbers(lrs))}
+    if moms is not None:
+        curves["Momentum"] = _numbers(moms)
+    axes = _axes(len(curves), ax)
+    for axis, (label, ys) in zip(axes, curves.items(), strict=True):
+        axis.plot(np.arange(start, start + len(ys)), ys)
+        _label(axis, "Iterations", label)
+    return axes
+
+
+def plot_range_test(lrs: Iterable[Any], losses: Iterable[Any], points: Mapping[str, float] | None = None,
+                    ax: Any = None) -> Axes:
+    """Draw the losses of a range test over their learning rates (log scale); returns the axes.
+
+    `points` names learning rates to mark with a dot, their values in the legend. The y limits keep the descent readable
+    where the loss later explodes: all before the lowest loss is in view, of what follows as much as half that height.
+    Raises ValueError where no loss is finite.
+    """
+    x, y = _numbers(lrs), _numbers(losses)
+    finite = np.isfinite(y)
+    x, y = x[finite], _some(y[finite])
+    [axis] = _axes(1, ax)
+    before = axis.get_ylim() if axis.has_data() else None  # another test's curve, which stays in view
+    axis.plot(x, y)
+    axis.set_xscale("log")
+    for marker, (name, lr) in zip(cycle("oDs^"), (points or {}).items()):
+        axis.plot(lr, np.interp(np.log(lr), np.log(x), y), marker, label=f"{name}: {lr:.2E}", zorder=3)
+    low, high = y.min(), max(y[: y.argmin() + 1].max(), np.median(y))
+    height = high - low
+    if height > 0 and y.max() > high + height / 2:
+        limits = np.array([low - height / 10, high + height / 2])
+        axis.set_ylim(*(limits if before is None else (min(before[0], limits[0]), max(before[1], limits[1]))))
+    _label(axis, "Learning rate", "Loss", legend=bool(points))
+    return axis
+
+
+def plot_losses(train: Iterable[Any], valid_at: Iterable[Any] = (), valid: Iterable[Any] = (),
+                raw: Iterable[Any] | None = None, start: int = 0, ax: Any = None) -> Axes:
+    """Draw the training loss of each batch and the validation losses; returns the axes.
+
+    `train` is the smoothed loss, `raw` (faint, behind it) each batch's own; `valid_at` are the numbers of batches that
+    were done when `valid` was measured, None or NaN in `valid` is left out. `start` batches came before the first of
+    `train`. Raises ValueError where there is no training loss.
+    """
+    ys = _some(_numbers(train))
+    done = np.arange(start + 1, start + 1 + len(ys))
+    [axis] = _axes(1, ax)
+    [line] = axis.plot(done, ys, label="Train", zorder=2)
+    x, y = _measured(valid_at, valid)
+    if len(y):
+        axis.plot(x, y, "o-", label="Validation", zorder=3)
+    if raw is not None:
+        axis.get_ylim()  # settles the limits: one outlier among the raw losses would flatten everything else
+        axis.plot(done, _numbers(raw), color=line.get_color(), alpha=0.25, linewidth=0.8, zorder=1, scaley=False)
+    _label(axis, "Batches processed", "Loss", legend=True)
+    return axis
+
+
+def plot_metrics(names: Sequence[str], values: Sequence[Sequence[Any]], at: Iterable[Any] | None = None,
+                 ax: Any = None) -> list[Axes]:
+    """Draw each metric over the epochs in axes of its own; returns them.
+
+    `values` has a row an epoch with a value for each of `names` (None or NaN: not measured, left out); `at` are the
+    numbers of batches that were done then, to draw over those. Raises ValueError where there is no metric.
+    """
+    from matplotlib.ticker import MaxNLocator
+    if not names:
+        raise ValueError("there are no metrics to plot: give the learner some, for example metrics=[accuracy]")
+    axes = _axes(len(names), ax)
+    for i, (axis, name) in enumerate(zip(axes, names, strict=True)):
+        axis.plot(*_measured(range(len(values)) if at is None else at, [row[i] for row in values]), "o-")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _label(axis, "Epoch" if at is None else "Batches processed", name)
+    return axes
+
+
+def show(figure: Figure) -> None:
+    """Show a figure made here: once in a notebook, in a window where matplotlib has windows, else not at all."""
+    import matplotlib.pyplot as plt
+    backend = plt.get_backend().lower()
+    if "inline" in backend:
+        from IPython.display import display
+        show_now: Any = display  # IPython's is untyped
+        show_now(figure)
+        plt.close(figure)  # or the notebook shows it again when the cell ends
+    elif backend not in WITHOUT_WINDOWS:
+        plt.show()
+
+
+def _numbers(values: Iterable[Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array([float("nan") if v is None else float(v) for v in values])
+
+
+def _some(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if not len(values):
+        raise ValueError("there is nothing to plot: no batch with a finite value is recorded, or all are skipped")
+    return values
+
+
+def _measured(at: Iterable[Any], values: Iterable[Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    y = _numbers(values)
+    return _numbers(at)[~np.isnan(y)], y[~np.isnan(y)]
+
+
+def _axes(n: int, ax: Any) -> list[Axes]:
+    if ax is not None:
+        axes = list(np.ravel(np.array(ax, dtype=object)))
+        if len(axes) != n:
+            raise ValueError(f"ax holds {len(axes)} axes, and {n} are drawn: plt.subplots(1, {n}) makes as many")
+        return axes
+    import matplotlib.pyplot as plt
+    columns = min(n, PER_ROW)
+    rows = -(-n // columns)
+    size = (6.4, 4) if n == 1 else (4.5 * columns, 3.4 * rows)
+    figure = plt.figure(figsize=size, layout="constrained")
+    return [figure.add_subplot(rows, columns, i + 1) for i in range(n)]
+
+
+def _label(axis: Axes, x: str, y: str, legend: bool = False) -> None:
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    if legend:
+        axis.legend(frameon=False)

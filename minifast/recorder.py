@@ -1,0 +1,198 @@
+"""`Recorder`: what happened in a run, as arrays, a table and plots."""
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import plots
+from .callback import LearnerCallback
+from .utils import weighted_mean
+from .progress import format_time
+from .suggestion import RangeTest, steepest
+from .utils import batch_length
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Recorder"]
+
+CHUNK = 256  # losses are gathered on their device this many at a time, so that a long epoch keeps few tensors alive
+
+
+class Recorder(LearnerCallback):
+    """Records every training batch and epoch of the last fit, prints its table, and plots it. It is `learn.recorder`.
+
+    Per training batch: `lrs`, `moms` (of the last layer group, as that batch used them), `raw_losses` and `losses` (their
+    smoothed mean, see `State.smooth_loss`). Per epoch: `train_losses` (the mean over the epoch's samples, each batch
+    measured as it was trained on: the table's train_loss), `val_losses`, `metrics` (a list each), `times` (seconds) and
+    `nb_batches`. `names` are the table's columns. A value that was not computed is None, `#na#` in the table.
+
+    Losses stay on their device during an epoch and are read at its end, all in one go.
+    """
+
+    _order = -10  # before the callbacks that read the epoch's figures; at -20 one may still add a column
+    only_in_fit = True
+
+    def __init__(self, learn: Any, add_time: bool = True, silent: bool = False) -> None:
+        super().__init__(learn)
+        self.add_time, self.silent = add_time, silent
+        self.added_names: list[str] = []
+        self.range_test: Any = None     # the last lr_find's result; fits and resets leave it alone
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the last fit."""
+        self.lrs, self.moms = array("d"), array("d")
+        self._losses, self._raw_losses = array("d"), array("d")
+        self._pending: list[Tensor] = []         # this epoch's losses in chunks of (raw, smoothed), on the device
+        self._chunk: list[Tensor] = []
+        self._counts = array("l")                # samples in each batch of this epoch
+        self.train_losses: list[float | None] = []
+        self.val_losses: list[float | None] = []
+        self.metrics: list[list[Any]] = []
+        self.nb_batches: list[int] = []
+        self.times: list[float] = []
+        self.names: list[str] = []
+
+    def add_metric_names(self, names: Sequence[str]) -> None:
+        """Add columns to the next run's table: called in on_train_begin by a callback with `_order` below -10, which then
+        adds its values to `last_metrics` in on_epoch_end."""
+        self.added_names += names
+
+    # what the bus tells
+
+    def on_train_begin(self, pbar: Any, metrics_names: list[str]) -> None:
+        self.reset()
+        self.names = ["epoch", "train_loss", "valid_loss", *metrics_names, *self.added_names]
+        self.names += ["time"] if self.add_time else []
+        self.added_names = []
+        self._epoch_start = time.perf_counter()
+        pbar.comment = self._comment
+        if not self.silent:
+            pbar.write(self.names)
+
+    def on_epoch_begin(self, epoch: int, pbar: Any) -> None:
+        pbar.start_epoch(epoch)
+        self._epoch_start = time.perf_counter()
+
+    def on_batch_end(self, train: bool, last_loss: Tensor, smooth_loss: Tensor, last_target: Any) -> None:
+        if not train:
+            return
+        opt = self.learn.opt
+        self.lrs.append(opt.lr)
+        self.moms.append(opt.mom or 0.0)
+        self._counts.append(batch_length(last_target))
+        self._chunk += (last_loss, smooth_loss)
+        if len(self._chunk) >= 2 * CHUNK:
+            self._gather()
+
+    def on_epoch_end(self, epoch: int, num_batch: int, last_metrics: list[Any], pbar: Any) -> None:
+        n = len(self._counts)
+        self._read()
+        raw = torch.tensor(self._raw_losses[len(self._raw_losses) - n:], dtype=torch.float64)
+        self.train_losses.append(weighted_mean(list(raw), list(self._counts)))
+        self._counts = array("l")
+        values = [*last_metrics, *[None] * (len(self.names) - 2 - self.add_time - len(last_metrics))]
+        self.val_losses.append(values[0])
+        self.metrics.append(values[1:])
+        self.nb_batches.append(num_batch)
+        self.times.append(time.perf_counter() - self._epoch_start)
+        if not self.silent:
+            row = [str(epoch), *map(_cell, [self.train_losses[-1], *values])]
+            pbar.write(row + ([format_time(self.times[-1])] if self.add_time else []))
+
+    # the losses: gathered on the device, read once an epoch or when somebody asks
+
+    def _gather(self) -> None:
+        if self._chunk:
+            self._pending.append(torch.stack([t.float() for t in self._chunk]).view(-1, 2))
+            self._chunk = []
+
+    def _read(self) -> None:
+        self._gather()
+        for raw, smooth in (np.asarray(t.cpu(), dtype=float).T for t in self._pending):
+            self._raw_losses.extend(raw)
+            self._losses.extend(smooth)
+        self._pending = []
+
+    def _comment(self) -> str:
+        return f"{float(self._chunk[-1]):.4f}" if self._chunk else ""
+
+    @property
+    def losses(self) -> np.ndarray[Any, Any]:
+        """The smoothed training loss after each batch."""
+        self._read()
+        return np.array(self._losses)
+
+    @property
+    def raw_losses(self) -> np.ndarray[Any, Any]:
+        """The training loss of each batch."""
+        self._read()
+        return np.array(self._raw_losses)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table as a pandas DataFrame: a row an epoch, numbers as numbers (NaN for `#na#`), time in seconds."""
+        import pandas as pd
+
+        rows = zip(self.train_losses, self.val_losses, self.metrics, self.times, strict=True)
+        data = [[i, t, v, *m, *([s] if self.add_time else [])] for i, (t, v, m, s) in enumerate(rows)]
+        return pd.DataFrame(data, columns=self.names or None)
+
+    # plots
+
+    def plot(self, skip_start: int = 10, skip_end: int = 5, suggestion: bool = False, ax: Any = None,
+             return_fig: bool = False) -> Any:
+        """Smoothed loss against learning rate: of the last `lr_find`, or of the last fit if there has been none.
+
+        `skip_start` and `skip_end` batches are left out at the ends. `suggestion` marks and prints a learning rate.
+        """
+        test = (self.range_test or RangeTest(self.lrs, self.losses)).trimmed(skip_start, skip_end)
+        points = {}
+        if suggestion:
+            self.min_grad_lr = steepest(test.lrs, test.losses)
+            print(f"Steepest descent: {self.min_grad_lr:.2E}")
+            points["Steepest descent"] = self.min_grad_lr
+        return self._shown([plots.plot_range_test(test.lrs, test.losses, points, ax=ax)], ax, return_fig)
+
+    def plot_lr(self, show_moms: bool = False, skip_start: int = 0, skip_end: int = 0, ax: Any = None,
+                return_fig: bool = False) -> Any:
+        """Learning rate, and with `show_moms` momentum (`ax` then holds two axes), of each training batch."""
+        kept = slice(skip_start, max(0, len(self.lrs) - skip_end))
+        axes = plots.plot_lr(self.lrs[kept], self.moms[kept] if show_moms else None, start=skip_start, ax=ax)
+        return self._shown(axes, ax, return_fig)
+
+    def plot_losses(self, skip_start: int = 0, skip_end: int = 0, ax: Any = None, return_fig: bool = False) -> Any:
+        """Training loss of each batch (smoothed, its own faintly behind it) and validation loss of each epoch."""
+        end = max(0, len(self.lrs) - skip_end)
+        at = np.cumsum(self.nb_batches)
+        valid = [(i, v) for i, v in zip(at, self.val_losses, strict=True) if skip_start < i <= end]
+        axis = plots.plot_losses(self.losses[skip_start:end], [i for i, _ in valid], [v for _, v in valid],
+                                 raw=self.raw_losses[skip_start:end], start=skip_start, ax=ax)
+        return self._shown([axis], ax, return_fig)
+
+    def plot_metrics(self, skip_start: int = 0, skip_end: int = 0, ax: Any = None, return_fig: bool = False) -> Any:
+        """Each metric over the epochs, in axes of its own; `skip_start` and `skip_end` are counted in batches."""
+        end = max(0, len(self.lrs) - skip_end)
+        at = np.cumsum(self.nb_batches)
+        rows = [(i, m) for i, m in zip(at, self.metrics, strict=True) if skip_start < i <= end]
+        names = self.names[3:len(self.names) - self.add_time]
+        axes = plots.plot_metrics(names, [m for _, m in rows], [i for i, _ in rows], ax=ax)
+        return self._shown(axes, ax, return_fig)
+
+    @staticmethod
+    def _shown(axes: list[Any], ax: Any, return_fig: bool) -> Any:
+        """A figure made here is shown, or returned to whoever asked for it; axes of the caller's are theirs to show."""
+        figure = axes[0].figure
+        if ax is None and not return_fig:
+            plots.show(figure)
+        return figure if return_fig else None
+
+
+def _cell(value: Any) -> str:
+    return "#na#" if value is None else str(value) if isinstance(value, int) else f"{float(value):.6f}"

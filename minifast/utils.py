@@ -1,0 +1,126 @@
+"""Pure helpers without state."""
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["listify", "camel2snake", "to_device", "to_detach", "first_tensor", "batch_length", "did_you_mean", "even_mults",
+           "positive_int", "positive_float", "is_plain", "shape_of", "weighted_mean"]
+
+
+def listify(x: Any = None) -> list[Any]:
+    """`x` as a list: None is empty, a list or tuple is its items, any other thing (a string, a tensor) is one item."""
+    if x is None:
+        return []
+    return list(x) if isinstance(x, (list, tuple)) else [x]
+
+
+def camel2snake(name: str) -> str:
+    """`OneCycleScheduler` to `one_cycle_scheduler`, `LRFinder` to `lr_finder`, `CSVLogger` to `csv_logger`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _map_tensors(x: Any, change: Any) -> Any:
+    if isinstance(x, Tensor):
+        return change(x)
+    if isinstance(x, Mapping):
+        return {k: _map_tensors(v, change) for k, v in x.items()}
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return type(x)(*(_map_tensors(v, change) for v in x))
+    if isinstance(x, (list, tuple)):
+        return type(x)(_map_tensors(v, change) for v in x)
+    return x
+
+
+def to_device(x: Any, device: torch.device | str) -> Any:
+    """Every tensor in a nest of lists, tuples and dicts, on `device`; what is there already is not copied."""
+    return _map_tensors(x, lambda t: t.to(device, non_blocking=True))
+
+
+def to_detach(x: Any, cpu: bool = True) -> Any:
+    """Every tensor in a nest, cut from its graph and (by default) on the CPU."""
+    return _map_tensors(x, lambda t: t.detach().cpu() if cpu else t.detach())
+
+
+def first_tensor(x: Any) -> Tensor | None:
+    """The first tensor in a nest of lists, tuples and dicts, or None."""
+    if isinstance(x, Tensor):
+        return x
+    if isinstance(x, Mapping):
+        x = list(x.values())
+    if isinstance(x, (list, tuple)):
+        return next((t for t in map(first_tensor, x) if t is not None), None)
+    return None
+
+
+def batch_length(x: Any) -> int:
+    """Number of samples in a batch of inputs or targets: the length of its first tensor (a scalar or none counts as 1)."""
+    t = first_tensor(x)
+    return t.shape[0] if t is not None and t.ndim else 1
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"` for the nearest of the known names, or an empty string: the end of an error message."""
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def even_mults(start: float, stop: float, n: int) -> list[float]:
+    """`n` values from `start` to `stop`, each the same multiple of the one before (one value: `stop`)."""
+    if n == 1:
+        return [stop]
+    step = (stop / start) ** (1 / (n - 1))
+    return [start * step**i for i in range(n - 1)] + [stop]
+
+
+def positive_int(name: str, value: Any) -> int:
+    """`value` if it is a whole number of at least 1, else a named error (TypeError or ValueError)."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a whole number, not {value!r} ({type(value).__name__})")
+    if (value := value.__index__()) < 1:
+        raise ValueError(f"{name} must be at least 1, not {value}")
+    return int(value)
+
+
+def positive_float(name: str, value: Any) -> float:
+    """`value` as a finite number above 0, else a named error (TypeError or ValueError)."""
+    if isinstance(value, (bool, str, bytes, Sequence)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number, not {value!r} ({type(value).__name__})")
+    if not 0 < float(value) < float("inf"):
+        raise ValueError(f"{name} must be a finite number above 0, not {value}")
+    return float(value)
+
+
+def is_plain(x: Any) -> bool:
+    """Whether `x` is a number, a string, a tensor, None, or a nest of lists, tuples and dicts of these."""
+    if isinstance(x, dict):
+        return all(isinstance(k, (str, int)) and is_plain(v) for k, v in x.items())
+    if type(x) in (list, tuple):
+        return all(map(is_plain, x))
+    return isinstance(x, (type(None), bool, int, float, str, bytes, Tensor))
+
+
+def shape_of(x: Any) -> str:
+    """What a batch looks like, for an error message: `float32 (64, 3, 28, 28)`; whole numbers also say their range."""
+    if isinstance(x, (list, tuple)):
+        return "[" + ", ".join(map(shape_of, x)) + "]"
+    if not isinstance(x, Tensor):
+        return str(x) if x is None else type(x).__name__
+    # the range is not worth a question to a device that may just have failed
+    whole = x.numel() and x.device.type == "cpu" and not x.is_floating_point() and not x.is_complex()
+    return (f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
+            + (f" from {int(x.min())} to {int(x.max())}" if whole else ""))
+
+
+def weighted_mean(values: list[Any], counts: Sequence[int]) -> float | None:
+    """Mean over samples of the means of batches (scalar tensors, `counts` samples each), in float64, read from the device
+    in one go; None without batches."""
+    if not len(values):
+        return None
+    v, n = torch.stack(list(values)).cpu().double(), torch.tensor(counts, dtype=torch.float64)
+    return float((v * n).sum() / n.sum())

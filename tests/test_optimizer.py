@@ -1,0 +1,130 @@
+from functools import partial
+
+import pytest
+import torch
+from torch import nn, optim
+
+from minifast.optimizer import AdamW, OptimWrapper
+
+
+def three_groups():
+    return [nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), nn.Linear(2, 1)]
+
+
+def train(opt, model, steps=3):
+    for _ in range(steps):
+        model(torch.ones(4, 2)).square().sum().backward()
+        opt.step()
+        opt.zero_grad()
+
+
+def test_one_value_for_all_groups_or_one_for_each():
+    opt = OptimWrapper.create(AdamW, [1e-4, 1e-3, 1e-2], three_groups(), wd=0.1)
+    assert opt.values("lr") == [1e-4, 1e-3, 1e-2] and opt.lr == 1e-2
+    opt.lr = 0.5
+    assert opt.values("lr") == [0.5] * 3
+    opt.wd = [0.1, 0.2, 0.3]
+    assert opt.values("wd") == [0.1, 0.2, 0.3]
+    with pytest.raises(ValueError, match=r"lr=\[1, 2\] has 2 values for 3 layer groups"):
+        opt.lr = [1, 2]
+
+
+def test_momentum_and_beta_live_where_the_optimizer_keeps_them():
+    adam = OptimWrapper.create(AdamW, 1e-3, three_groups())
+    assert (adam.mom, adam.beta) == (0.9, 0.99)
+    adam.mom = 0.85
+    assert adam.opt.param_groups[0]["betas"] == (0.85, 0.99)
+    adam.beta = 0.9
+    assert adam.opt.param_groups[2]["betas"] == (0.85, 0.9)
+    sgd = OptimWrapper.create(partial(optim.SGD, momentum=0.7), 1e-3, three_groups())
+    sgd.mom = 0.8
+    assert sgd.opt.param_groups[1]["momentum"] == 0.8 and sgd.beta is None
+    rms = OptimWrapper.create(optim.RMSprop, 1e-3, three_groups())
+    rms.beta = 0.5
+    assert rms.opt.param_groups[0]["alpha"] == 0.5
+
+
+def test_any_key_of_the_groups_can_be_set_and_others_are_named():
+    opt = OptimWrapper.create(AdamW, 1e-3, three_groups())
+    opt.set("eps", 1e-5)
+    assert opt.values("eps") == [1e-5] * 3
+    with pytest.raises(KeyError, match="Adam has no hyper-parameter 'epps'.*Did you mean 'eps'"):
+        opt.set("epps", 1)
+    with pytest.raises(KeyError, match="Adagrad has no hyper-parameter 'mom'"):
+        OptimWrapper.create(optim.Adagrad, 1e-3, three_groups()).mom = 0.9
+    with pytest.raises(AttributeError):
+        opt.momentum
+
+
+def test_decoupled_decay_is_torchs_adamw():
+    torch.manual_seed(1)
+    ours, theirs = nn.Linear(2, 2), nn.Linear(2, 2)
+    theirs.load_state_dict(ours.state_dict())
+    train(OptimWrapper.create(AdamW, 0.1, [ours], wd=0.3), ours)
+    train(optim.AdamW(theirs.parameters(), lr=0.1, betas=(0.9, 0.99), weight_decay=0.3), theirs)
+    assert torch.allclose(ours.weight, theirs.weight, rtol=1e-6, atol=0)
+
+
+def test_coupled_decay_is_the_optimizers_own():
+    ours, theirs = nn.Linear(2, 2), nn.Linear(2, 2)
+    theirs.load_state_dict(ours.state_dict())
+    train(OptimWrapper.create(optim.SGD, 0.1, [ours], wd=0.3, true_wd=False), ours)
+    train(optim.SGD(theirs.parameters(), lr=0.1, weight_decay=0.3), theirs)
+    assert torch.equal(ours.weight, theirs.weight)
+
+
+def test_an_optimizers_own_default_decay_does_not_come_on_top():
+    opt = OptimWrapper.create(optim.AdamW, 0.1, three_groups(), wd=0.0)      # torch's AdamW decays by 0.01 by default
+    assert [g["weight_decay"] for g in opt.opt.param_groups] == [0.0] * 3
+
+
+def test_bn_wd_false_spares_norms_and_biases():
+    layers = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    before = [p.detach().clone() for p in layers.parameters()]
+    opt = OptimWrapper.create(partial(optim.SGD, momentum=0.0), 1.0, [layers], wd=0.5, bn_wd=False)
+    for p in layers.parameters():
+        p.grad = torch.zeros_like(p)
+    opt.step()
+    decayed = [torch.equal(a, b * 0.5) and bool(b.abs().sum()) for a, b in zip(layers.parameters(), before, strict=True)]
+    assert decayed == [True, False, False, False]
+    assert opt.values("wd") == [0.5] and opt.n_groups == 1
+
+
+def test_parameters_without_a_gradient_do_not_decay():
+    layer = nn.Linear(2, 2)
+    before = layer.weight.detach().clone()
+    OptimWrapper.create(optim.SGD, 1.0, [layer], wd=0.5).step()
+    assert torch.equal(layer.weight, before)
+
+
+def test_a_parameter_in_two_groups_is_trained_once():
+    shared = nn.Linear(2, 2)
+    opt = OptimWrapper.create(optim.SGD, 1.0, [shared, nn.Sequential(shared, nn.Linear(2, 1))])
+    assert [len(g["params"]) for g in opt.opt.param_groups] == [2, 2]
+
+
+def test_nothing_to_train_is_named():
+    layer = nn.Linear(2, 2).requires_grad_(False)
+    with pytest.raises(ValueError, match="no trainable parameter"):
+        OptimWrapper.create(optim.SGD, 1.0, [layer])
+
+
+def test_state_goes_out_and_back_with_the_hyper_parameters():
+    a, b = nn.Linear(2, 1), nn.Linear(2, 1)
+    b.load_state_dict(a.state_dict())
+    one, two = OptimWrapper.create(AdamW, 0.1, [a], wd=0.2), OptimWrapper.create(AdamW, 0.5, [b])
+    train(one, a)
+    b.load_state_dict(a.state_dict())
+    two.load_state_dict(one.state_dict())
+    assert (two.lr, two.wd) == (0.1, 0.2)
+    train(one, a)
+    train(two, b)
+    assert torch.equal(a.weight, b.weight)
+    two.clear()
+    assert not two.opt.state
+
+
+def test_wrapping_twice_is_refused():
+    opt = OptimWrapper.create(AdamW, 0.1, [nn.Linear(2, 1)])
+    with pytest.raises(TypeError, match="wrapped already"):
+        OptimWrapper(opt)
