@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_lr", "plot_range_test", "plot_losses", "plot_metrics", "show"]
+__all__ = ["plot_lr", "plot_range_test", "plot_losses", "plot_metrics", "show", "close"]
 
 WITHOUT_WINDOWS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 PER_ROW = 3  # metrics beside each other: three fill a notebook's width
@@ -110,6 +110,12 @@ def show(figure: Figure) -> None:
         plt.close(figure)  # or the notebook shows it again when the cell ends
     elif backend not in WITHOUT_WINDOWS:
         plt.show()
+
+
+def close(figure: Figure) -> None:
+    """Leave a figure made here to whoever holds it: a notebook would otherwise also show it by itself."""
+    import matplotlib.pyplot as plt
+    plt.close(figure)
 
 
 def _numbers(values: Iterable[Any]) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -68,7 +68,6 @@ class Progress:
 
     def __init__(self, n_epochs: int, silent: bool = False, out: TextIO | None = None) -> None:
         self.n_epochs = n_epochs
-        self.comment: Callable[[], str] | None = None
         self.out: Any = sys.stdout if out is None else out
         if silent or self.out is None:  # a Python without a console has no stdout
             self.face = "silent"
@@ -76,7 +75,6 @@ class Progress:
             self.face = "notebook"
         else:
             self.face = "terminal" if self.out.isatty() and os.environ.get("TERM") != "dumb" else "plain"
-        # the text behind the bar (the loss); called when the bar is redrawn, at most five times a second
         self.comment: Callable[[], str] = str
         self.epoch: int | None = None  # stays None outside a fit: validation alone has no epochs
         self._rows: list[list[str]] = []
@@ -93,21 +91,14 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(finished=kind is None)
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        self.close(finished=error is None)
-
     def track(self, batches: Iterable[Any], total: int | None = None) -> Iterator[Any]:
         """Iterate over `batches` under a bar; with no bar to draw this is `iter(batches)` itself.
 
-        `comment` stands in for the attribute of that name in this pass; `total` is the number of batches where
-        `batches` has no length.
+        `total` is the number of batches where `batches` has no length.
         """
         if self.face in ("plain", "silent"):
             return iter(batches)
-        return self._track(batches, comment or self.comment, total or length_hint(batches) or None)
+        return self._track(batches, total or length_hint(batches) or None)
 
     def _track(self, batches: Iterable[Any], total: int | None) -> Iterator[Any]:
         bar = _counter(total, lambda done, text: self._draw(done, total, text))

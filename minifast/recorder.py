@@ -189,8 +189,8 @@ class Recorder(LearnerCallback):
     def _shown(axes: list[Any], ax: Any, return_fig: bool) -> Any:
         """A figure made here is shown, or returned to whoever asked for it; axes of the caller's are theirs to show."""
         figure = axes[0].figure
-        if ax is None and not return_fig:
-            plots.show(figure)
+        if ax is None:
+            (plots.close if return_fig else plots.show)(figure)
         return figure if return_fig else None
 
 

@@ -77,8 +77,9 @@ def test_plain_is_whole_lines_without_control_characters_or_trailing_blanks():
     with Progress(1, out=out) as bar:
         assert bar.face == "plain"
         bar.write(NAMES)
+        bar.comment = lambda: pytest.fail("nobody sees a comment here")
         bar.start_epoch(0)
-        assert list(bar.track([1, 2], lambda: pytest.fail("nobody sees a comment here"))) == [1, 2]
+        assert list(bar.track([1, 2])) == [1, 2]
         bar.write(ROW)
     assert out.getvalue() == f"{HEADER_LINE}\n{ROW_LINE}\n"
 
@@ -139,8 +140,8 @@ def test_terminal_shows_a_bar_and_leaves_only_the_table(terminal, every_batch):
         bar.write(NAMES)
         for epoch in range(2):
             bar.start_epoch(epoch)
-            losses = iter(["0.5000", "0.25"])
-            assert list(bar.track([7, 8], lambda losses=losses: next(losses))) == [7, 8]
+            bar.comment = iter(["0.5000", "0.25"]).__next__
+            assert list(bar.track([7, 8])) == [7, 8]
             bar.write(ROW)
     terminal.close()
     assert terminal.screen == [HEADER_LINE, ROW_LINE, ROW_LINE, ""]
@@ -191,8 +192,9 @@ def test_a_pass_that_is_cut_short_ends_its_source_and_its_line(terminal, every_b
 def test_a_bar_stays_on_one_line_of_a_narrow_terminal(terminal, every_batch, monkeypatch):
     monkeypatch.setenv("COLUMNS", "30")
     bar = Progress(100, out=terminal.out)
+    bar.comment = lambda: "a long comment behind it"
     bar.start_epoch(41)
-    list(bar.track(range(3), lambda: "a long comment behind it"))
+    list(bar.track(range(3)))
     terminal.close()
     drawn = terminal.raw.split("\r")
     assert max(map(len, drawn)) < 30 and drawn[1].startswith("Epoch 42/100 0.00% [0/3")
@@ -226,7 +228,7 @@ def test_notebook_grows_a_table_and_marks_a_failure():
                 bar.write(["epoch", "<lambda>"])
                 for epoch in epochs:
                     bar.start_epoch(epoch)
-                    for _ in bar.track(range(4), lambda: "0.25"):
+                    for _ in bar.track(range(4)):
                         assert not (fail and epoch == 4)
                     bar.write([str(epoch), "#na#"])
             return bar.face

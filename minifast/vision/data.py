@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
-from ..data import (Batch, DataBunch, DatasetType, ItemLoader, Loader, TensorLoader, default_device, filled, resolved,
-                    settled)
+from .. import data as base
+from ..data import Batch, DataBunch, DatasetType, ItemLoader, Loader, TensorLoader
 from ..layers import CrossEntropyFlat
 from ..plots import show
 from ..utils import did_you_mean, listify
@@ -90,9 +90,10 @@ class ImageDataBunch(DataBunch):
     `bs`, `val_bs`: batch sizes (default of the second: the first). `size`: height and width (one number: both) to scale
     and centre-crop to; without it all must have one size. `ds_tfms`: (for training, for all other uses), each None, a
     function of a picture (3, H, W) uint8 or a list of them, torchvision's for example; it may return uint8 or floats in
-    [0, 1]. `num_workers`: processes that decode and transform item by item. `device`: default is the GPU if there is one.
-    `seed`: of the order of training, of what transforms draw, and of a random split. `max_memory`: pictures are decoded once and
-    kept as bytes if all of them, in colour, need no more than this many; else they are decoded each time.
+    [0, 1]. `num_workers`: processes that decode and transform item by item. `device`: default is the GPU if there is
+    one. `seed`: of the order of training, of what transforms draw, and of a random split. `max_memory`: pictures are
+    decoded once and kept as bytes if all of them, in colour, need no more than this many; else they are decoded each
+    time.
     """
 
     size: Size | None = None
@@ -105,10 +106,11 @@ class ImageDataBunch(DataBunch):
     def from_folder(cls, path: Path | str, train: str = "train", valid: str = "valid", test: str | None = None,
                     valid_pct: float | None = None, seed: int | None = None, classes: Sequence[Any] | None = None,
                     **kwargs: Any) -> ImageDataBunch:
-        """From `path/train/<class>/...` and `path/valid/<class>/...`: a picture's class is the name of the folder it is in.
+        """From `path/train/<class>/...` and `path/valid/<class>/...`: a picture's class is the name of its folder.
 
         `test`: a folder of pictures without classes. `valid_pct`: instead of using the folders `train` and `valid`, a
         random part of all pictures under `path` (but for `test`) validates. `classes`: their order (default: sorted).
+        FileNotFoundError or ValueError that names what is missing, unreadable or does not fit.
         """
         path = Path(path)
         if not path.is_dir():
@@ -116,14 +118,12 @@ class ImageDataBunch(DataBunch):
         tests = _found(path / test) if test else []
         if valid_pct is not None:
             held_back = set(tests)
-            items = [item for item in _found(path) if item not in held_back]
-            sets = _split(items, [item.parent.name for item in items], valid_pct, seed)
+            sets = _split(*_by_folder([item for item in _found(path) if item not in held_back]), valid_pct, seed)
         elif not (path / valid).is_dir():
             raise FileNotFoundError(f"there is no folder {path / valid} to validate on: give valid= another name, or "
                                     "valid_pct=0.2 to hold back a random fifth of the pictures")
         else:
-            parts = _found(path / train), _found(path / valid)
-            sets = [(items, [item.parent.name for item in items]) for items in parts]
+            sets = _by_folder(_found(path / train)), _by_folder(_found(path / valid))
         return cls._create(path, *sets, tests, classes=classes, seed=seed, **kwargs)
 
     @classmethod
@@ -169,29 +169,26 @@ class ImageDataBunch(DataBunch):
                 classes: Sequence[Any] | None = None, bs: int = 64, val_bs: int | None = None, size: Any = None,
                 ds_tfms: Any = None, num_workers: int = 0, device: torch.device | str | None = None,
                 seed: int | None = None, max_memory: int = 2**30) -> ImageDataBunch:
-        size, seed, (train_tfms, valid_tfms) = as_size(size), settled(seed), _two_lists(ds_tfms)
-        device = default_device() if device is None else resolved(device)
+        size, seed, (train_tfms, valid_tfms) = as_size(size), base.settled(seed), _two_lists(ds_tfms)
+        device = base.default_device() if device is None else base.resolved(device)
         classes = _classes(train[1], valid[1], classes)
         index = {c: i for i, c in enumerate(classes)}
         items = [list(train[0]), list(valid[0]), list(test)]
-        labels = [torch.tensor([index[c] for c in part], dtype=torch.long) for part in (train[1], valid[1], [])]
-        labels[2] = torch.zeros(len(test), dtype=torch.long)
-        every = [item for part in items for item in part]
-        images = _in_memory(every, size, max_memory, may_differ=bool(train_tfms or valid_tfms))
+        labels = [torch.tensor(part, dtype=torch.long) for part in (
+            [index[c] for c in train[1]], [index[c] for c in valid[1]], [0] * len(test))]
+        images = _in_memory(sum(items, []), size, max_memory, may_differ=bool(train_tfms or valid_tfms))
         if images is not None:
             size = (images.shape[2], images.shape[3])
-        lengths = [len(part) for part in items]
-        kept = [None] * 3 if images is None else images.split(lengths)
-        ready = [None] * 3 if images is None else images.to(device).split(lengths)
+        on_cpu, on_device = (_parts(images, items, where) for where in ("cpu", device))
 
         def dl(k: int, tfms: Sequence[Transform], bs: int, train: bool = False) -> Loader:
-            ds = ImageDataset(items[k], labels[k], classes, kept[k], size, tfms)
-            x = ready[k]
+            ds = ImageDataset(items[k], labels[k], classes, on_cpu[k], size, tfms)
+            x = on_device[k]
             if x is None or tfms:
-                return ItemLoader(ds, bs, train, train, seed, num_workers)
+                return ItemLoader(ds, bs, train, train, seed, num_workers, collate)
             return TensorLoader(x, ds.y.to(device), bs, train, train, seed, ds)
 
-        train_dl = filled(dl(0, train_tfms, bs, train=True))
+        train_dl = base.filled(dl(0, train_tfms, bs, train=True))
         valid_dl, test_dl, fix_dl = (dl(k, valid_tfms, val_bs or bs) if items[k] else None for k in (1, 2, 0))
         data = cls(train_dl, valid_dl, test_dl, device, path, CrossEntropyFlat(), classes, fix_dl)
         data.size, data.valid_tfms = size, valid_tfms
@@ -201,7 +198,7 @@ class ImageDataBunch(DataBunch):
     # ---- what is done with them
 
     def normalize(self, stats: tuple[Sequence[float], Sequence[float]] | None = None) -> ImageDataBunch:
-        """Subtract a mean from each channel and divide by a standard deviation, in all batches; returns the data itself.
+        """Subtract each channel's mean and divide by its standard deviation, in all batches; returns the data itself.
 
         `stats`: (means, standard deviations), of pixels in [0, 1]; default: those of the training pictures (of 2,000 of
         them at even distances, where they are not in memory). RuntimeError if it is done already.
@@ -217,19 +214,20 @@ class ImageDataBunch(DataBunch):
         return x if self.norm is None else self.norm.undo(x)
 
     def prepare_item(self, item: Any) -> Tensor:
-        """One picture as a batch (1, 3, H, W) for the model: a path or PIL image goes the way of the validation pictures
-        (scaled to the size that they have); a tensor is taken as the dataset gives it, bytes or floats in [0, 1]."""
+        """One picture as a batch (1, 3, H, W) for the model: a path or PIL image goes the way of the validation
+        pictures, scaled to their size; a tensor is taken as the dataset gives it, bytes or floats in [0, 1]."""
         image = pixels(item, self.size)
         if not isinstance(item, Tensor):
             image = transformed(image.repeat(3 // image.shape[0], 1, 1), self.valid_tfms)
         return self._prepared(as_floats(image[None])[0])
 
-    def show_batch(self, rows: int = 5, ds_type: DatasetType = DatasetType.Train, figsize: tuple[float, float] | None = None,
-                   return_fig: bool = False) -> Any:
+    def show_batch(self, rows: int = 5, ds_type: DatasetType = DatasetType.Train,
+                   figsize: tuple[float, float] | None = None, return_fig: bool = False) -> Any:
         """Draw up to `rows` x `rows` pictures of a batch with their classes; returns the figure with `return_fig`."""
         import matplotlib.pyplot as plt
         x, y = self.one_batch(ds_type)
-        fig, axes = plt.subplots(rows, rows, figsize=figsize or (1.6 * rows, 1.8 * rows), layout="constrained", squeeze=False)
+        figsize = figsize or (1.6 * rows, 1.8 * rows)
+        fig, axes = plt.subplots(rows, rows, figsize=figsize, layout="constrained", squeeze=False)
         for ax in axes.flat:
             ax.axis("off")
         for ax, image, label in zip(axes.flat, x.clamp(0, 1), y.tolist(), strict=False):
@@ -248,26 +246,33 @@ def _found(path: Path) -> list[Path]:
     return items
 
 
-def _split(items: Sequence[Path], labels: Sequence[Any], valid_pct: float, seed: int | None) -> tuple[Labelled, Labelled]:
+def _by_folder(items: Sequence[Path]) -> Labelled:
+    return items, [item.parent.name for item in items]
+
+
+def _split(items: Sequence[Path], labels: Sequence[Any], pct: float, seed: int | None) -> tuple[Labelled, Labelled]:
     """Training and validation part, drawn at random; both in the order that was given."""
-    n = int(len(items) * valid_pct) if 0 < valid_pct < 1 else 0
+    n = int(len(items) * pct) if 0 < pct < 1 else 0
     if not 0 < n < len(items):
-        raise ValueError(f"valid_pct={valid_pct} of {len(items)} pictures leaves {n} to validate on and "
-                         f"{len(items) - n} to train on: it must be between 0 and 1, and leave some for both")
-    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(settled(seed))).tolist()
-    train, valid = ([(items[i], labels[i]) for i in sorted(part)] for part in (order[n:], order[:n]))
-    return tuple(zip(*train, strict=True)), tuple(zip(*valid, strict=True))
+        raise ValueError(f"valid_pct={pct} of {len(items)} pictures: it must be between 0 and 1, and leave some to "
+                         "train on and some to validate on")
+    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(base.settled(seed))).tolist()
+
+    def part(rows: list[int]) -> Labelled:
+        return [items[i] for i in rows], [labels[i] for i in rows]
+    return part(sorted(order[n:])), part(sorted(order[:n]))
 
 
 def _classes(train: Sequence[Any], valid: Sequence[Any], classes: Sequence[Any] | None) -> list[Any]:
     """The classes, checked: there are two or more, and each label is one of them."""
-    classes = sorted(set(train)) if classes is None else list(classes)
-    for label in [*train, *valid]:
-        if label not in classes:
-            raise ValueError(f"the label {label!r} is none of the classes {classes}.{did_you_mean(label, map(str, classes))}")
+    labels = set(train)
+    classes = sorted(labels) if classes is None else list(classes)
+    for label in labels.union(valid).difference(classes):
+        raise ValueError(f"the label {label!r} is none of the classes of the training pictures, {classes}."
+                         + did_you_mean(label, map(str, classes)))
     if len(classes) < 2:
-        raise ValueError(f"all training pictures are of one class, {classes[0]!r}; a picture's class is the name of the "
-                         "folder it is in, where labels are not given")
+        raise ValueError(f"all training pictures are of one class, {classes[0]!r}: there is nothing to tell apart (a "
+                         "picture's class is the name of its folder, unless labels are given)")
     return classes
 
 
@@ -281,7 +286,7 @@ def _two_lists(ds_tfms: Any) -> tuple[list[Transform], list[Transform]]:
 
 
 def _in_memory(items: Sequence[Path], size: Size | None, max_memory: int, may_differ: bool) -> Tensor | None:
-    """All pictures decoded, if they fit; None if not, or if their sizes differ and `may_differ` (transforms may see to it)."""
+    """All pictures decoded; None if they do not fit, or differ in size where transforms may yet bring them to one."""
     h, w = size or picture_shape(items[0])
     if len(items) * 3 * h * w > max_memory:
         return None
@@ -293,11 +298,29 @@ def _in_memory(items: Sequence[Path], size: Size | None, max_memory: int, may_di
         raise
 
 
+def _parts(images: Tensor | None, items: Sequence[Any], device: Any) -> Sequence[Tensor | None]:
+    """The pictures of each set, views of one tensor on the device."""
+    if images is None:
+        return [None] * len(items)
+    return torch.split(images.to(device), [len(part) for part in items])
+
+
+def collate(items: list[tuple[Tensor, Tensor]]) -> Any:
+    """A batch of pictures; ValueError if their sizes differ."""
+    shapes = {tuple(x.shape) for x, _ in items}
+    if len(shapes) > 1:
+        raise DifferentSizes(f"pictures of one batch have the shapes {' and '.join(map(str, sorted(shapes)))}: give "
+                             "size=, or a transform that brings all to one")
+    return default_collate(items)
+
+
 def _measured(ds: ImageDataset) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel, exact for the pictures that are looked at."""
-    images = [ds.images.transpose(0, 1)] if ds.images is not None else (
-        ds.raw(i) for i in range(0, len(ds), -(-len(ds) // TO_MEASURE)))
-    counts = sum(torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in image]) for image in images)
-    values, share = torch.arange(256).double() / 255, (counts / counts.sum(1, keepdim=True)).double()
-    mean = (share * values).sum(1)
-    return mean.tolist(), ((share * values**2).sum(1) - mean**2).sqrt().tolist()
+    some = range(0, len(ds), -(-len(ds) // TO_MEASURE))
+    images = (ds.raw(i) for i in some) if ds.images is None else [ds.images.transpose(0, 1)]
+    counts = torch.zeros(1, 256, dtype=torch.float64)
+    for image in images:
+        counts = counts + torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in image])
+    values, share = torch.arange(256, dtype=torch.float64) / 255, counts / counts.sum(1, keepdim=True)
+    mean = share @ values
+    return mean.tolist(), (share @ values**2 - mean**2).sqrt().tolist()

@@ -37,8 +37,8 @@ def get_image_files(path: Path | str, recurse: bool = False) -> list[Path]:
 def open_image(item: Any, size: int | Size | None = None) -> Tensor:
     """A picture (path, PIL image, or tensor (1 or 3, H, W), uint8 or in [0, 1]) as a float tensor (3, H, W) in [0, 1].
 
-    `size`: height and width to scale and centre-crop paths and PIL images to. ValueError, naming the file, for what is no
-    picture or has more than 8 bits a channel.
+    `size`: height and width to scale and centre-crop paths and PIL images to. ValueError, naming the file, for what is
+    no picture or has more than 8 bits a channel.
     """
     return as_floats(pixels(item, as_size(size))[None])[0]
 
@@ -82,16 +82,15 @@ def picture_shape(path: Path | str) -> Size:
 def decode(paths: Sequence[Path], size: Size | None = None) -> Tensor:
     """Pictures from disk as one uint8 tensor (n, 1 or 3, H, W), in parallel where that pays.
 
-    One channel if all are grey. ValueError that names the file if one cannot be read, or if it has another size than the
-    first.
+    One channel if all are grey. ValueError that names the file if one cannot be read or differs in size from the first.
     """
     h, w = size or picture_shape(paths[0])
 
     def one(path: Path) -> np.ndarray[Any, Any]:
         array = _decoded(path, size)
         if array.shape[:2] != (h, w):
-            raise DifferentSizes(f"{path} has {array.shape[0]}x{array.shape[1]} pixels (height x width) and {paths[0]} has "
-                                 f"{h}x{w}: give size= to bring all to one size")
+            raise DifferentSizes(f"{path} is {array.shape[0]}x{array.shape[1]} (h x w), {paths[0]} is {h}x{w}: "
+                                 "give size= to bring all to one size")
         return array
 
     if h * w < PIXELS_WORTH_THREADS:
