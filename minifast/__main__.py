@@ -5,11 +5,10 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
-from .data import DataBunch
 from .datasets import URLs, untar_data
 from .layers import simple_cnn
 from .learner import Learner
@@ -30,13 +29,21 @@ def argument(check: Callable[[str], Any]) -> Callable[[str], Any]:
     return parse
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser("python -m minifast", description="Train a small CNN on the MNIST sample (3 or 7?) by the "
-                                "1cycle policy: LR finder, training, a table, three pictures and history.csv.")
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+
+
+def parser() -> Parser:
+    p = Parser("python -m minifast", description="Train a small CNN on the MNIST sample (a 3 or a 7?) "
+                                "by the 1cycle policy: LR finder, training, a table, three pictures and history.csv.")
     p.add_argument("--epochs", type=argument(lambda t: positive_int("epochs", int(t))), default=2, help="default 2")
     p.add_argument("--lr", type=argument(lambda t: positive_float("lr", float(t))), default=5e-2,
                    help="the learning rate at the peak of the cycle; default 0.05")
-    p.add_argument("--bs", type=argument(lambda t: positive_int("bs", int(t))), default=64, help="batch size; default 64")
+    p.add_argument("--bs", type=argument(lambda t: positive_int("bs", int(t))), default=64,
+                   help="batch size; default 64")
     p.add_argument("--seed", type=argument(int), default=0, help="same seed, same numbers; default 0")
     p.add_argument("--out", type=Path, default=Path("out"), help="folder for what is written; default out/")
     p.add_argument("--device", type=argument(torch.device), help="cpu, cuda, ...; default: a GPU if there is one")
@@ -47,39 +54,45 @@ def report(learn: Learner, out: Path) -> list[Path]:
     """Write three pictures and `history.csv` of the learner's last runs to `out`; returns their paths."""
     from matplotlib.figure import Figure
 
-    def figure(name: str, draw: Callable[[Any], Any], **size: Any) -> Path:
-        fig = Figure(layout="constrained", **size)
-        draw(fig)
-        fig.savefig(out / name, dpi=120)
-        return out / name
-
-    rec = learn.recorder
+    recorder = learn.recorder
     history = out / "history.csv"
-    rec.to_frame().to_csv(history, index=False)
-    return [figure("lr_finder.png", lambda fig: rec.plot(suggestion=True, ax=fig.add_subplot())),
-            figure("lr_and_momentum.png", lambda fig: rec.plot_lr(show_moms=True, ax=fig.subplots(1, 2)), figsize=(12, 4)),
-            figure("losses_and_metrics.png", lambda fig: _losses_and_metrics(learn, fig), figsize=(12, 4)), history]
+    recorder.to_frame().to_csv(history, index=False)
 
+    def picture(draw: Callable[[Any], None], width: float = 6.4) -> Path:
+        fig = Figure(figsize=(width, 4), layout="constrained")
+        draw(fig)
+        fig.savefig(out / f"{draw.__name__}.png", dpi=120)
+        return out / f"{draw.__name__}.png"
 
-def _losses_and_metrics(learn: Learner, fig: Any) -> None:
-    left, right = fig.subplots(1, 2)
-    learn.recorder.plot_losses(ax=left)
-    learn.recorder.plot_metrics(ax=[right])
+    def lr_finder(fig: Any) -> None:
+        recorder.plot(suggestion=True, ax=fig.add_subplot())
+
+    def lr_and_momentum(fig: Any) -> None:
+        recorder.plot_lr(show_moms=True, ax=fig.subplots(1, 2))
+
+    def losses_and_metrics(fig: Any) -> None:
+        left, right = fig.subplots(1, 2)
+        recorder.plot_losses(ax=left)
+        recorder.plot_metrics(ax=right)
+
+    return [picture(lr_finder), picture(lr_and_momentum, 12), picture(losses_and_metrics, 12), history]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the main job; returns the exit status."""
     args = parser().parse_args(argv)
     torch.manual_seed(args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
-    data: DataBunch = ImageDataBunch.from_folder(untar_data(URLs.MNIST_SAMPLE), bs=args.bs, device=args.device)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        data = ImageDataBunch.from_folder(untar_data(URLs.MNIST_SAMPLE), bs=args.bs, device=args.device)
+    except (OSError, ValueError, RuntimeError, AssertionError) as e:  # torch asserts that it was built for the device
+        parser().error(str(e).splitlines()[0])
     learn = Learner(data, simple_cnn((3, 16, 16, 2)), metrics=[accuracy], path=args.out)
     print(learn)
     learn.lr_find()
     learn.fit_one_cycle(args.epochs, args.lr)
     written = report(learn, args.out)
-    print(f"Accuracy {learn.recorder.metrics[-1][0]:.2%}. Written to {args.out}{'/' * (not str(args.out).endswith('/'))}: "
-          + ", ".join(p.name for p in written))
+    print(f"Accuracy {learn.recorder.metrics[-1][0]:.2%}. Written to {args.out}/: {', '.join(p.name for p in written)}")
     return 0
 
 

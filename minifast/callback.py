@@ -20,10 +20,10 @@ def _nothing(self: Any, **kwargs: Any) -> None:
 
 
 class Callback:
-    """Base of all that listens to a run. Override the events you want; see `state.py` for what each reads and answers."""
+    """Base of all that listens to a run. Override the events you want; `state.py` says what each reads and answers."""
 
-    _order: ClassVar[int] = 0           # smaller goes first; ties keep the order of the list
-    only_in_fit: ClassVar[bool] = False  # True: sits out lr_find, validate and get_preds (it logs, saves or watches a fit)
+    _order: ClassVar[int] = 0            # smaller goes first; ties keep the order of the list
+    only_in_fit: ClassVar[bool] = False  # True: it logs, saves or watches, and sits out lr_find, validate and get_preds
 
     on_train_begin: Handler = _nothing
     on_epoch_begin: Handler = _nothing
@@ -52,7 +52,7 @@ class Callback:
 class LearnerCallback(Callback):
     """A callback that knows its learner as `self.learn` and is found at `learn.<snake_case_name>`.
 
-    Raises ValueError if that name is taken by something that is no callback (a class `Data` would replace `learn.data`).
+    ValueError if something that is no callback has that name (a class `Data` would replace `learn.data`).
     """
 
     def __init__(self, learn: Any) -> None:
@@ -78,23 +78,21 @@ def bind(callback: Callback, event: str) -> Callable[[dict[str, Any]], Any] | No
     handler = getattr(callback, f"on_{event}")
     if getattr(handler, "__func__", None) is _nothing:
         return None
-    names = []
-    for p in inspect.signature(handler).parameters.values():
-        if p.kind is p.VAR_KEYWORD:
-            return lambda memory: handler(**memory)
-        if p.kind is p.VAR_POSITIONAL:
-            continue
-        if p.name not in State.__dataclass_fields__ or p.kind is p.POSITIONAL_ONLY:
-            raise TypeError(f"{type(callback).__name__}.on_{event} asks for {p.name!r}, which the state does not have."
-                            + did_you_mean(p.name, State.__dataclass_fields__))
-        names.append(p.name)
+    params = inspect.signature(handler).parameters.values()
+    names = [p.name for p in params if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    for name in names:
+        if name not in State.__dataclass_fields__:
+            raise TypeError(f"{type(callback).__name__}.on_{event} asks for {name!r}, which the state does not have."
+                            + did_you_mean(name, State.__dataclass_fields__))
+    if any(p.kind is p.VAR_KEYWORD for p in params):
+        return lambda memory: handler(**memory)
     return lambda memory: handler(**{n: memory[n] for n in names})
 
 
 def check_callback(callback: Any) -> None:
     """TypeError unless `callback` is a `Callback` whose every `on_...` method is an event."""
     if not isinstance(callback, Callback):
-        what = f"the class {callback.__name__}: make an instance of it" if isinstance(callback, type) else repr(callback)
+        what = f"the class {callback.__name__}: make an instance" if isinstance(callback, type) else repr(callback)
         raise TypeError(f"a callback must be an instance of Callback, not {what}")
     known = [f"on_{event}" for event in EVENTS]
     for name in dir(callback):
@@ -158,8 +156,8 @@ class CallbackHandler:
             self.memory[key] = bool(self.memory[key] or value) if key.startswith(("stop_", "skip_")) else value
 
     def _where(self, callback: Callback, event: str) -> str:
-        return (f"raised in {type(callback).__name__}.on_{event}, "
-                f"epoch {self.state.epoch}, iteration {self.state.iteration}")
+        s = self.state
+        return f"raised in {type(callback).__name__}.on_{event}, epoch {s.epoch}, iteration {s.iteration}"
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -182,11 +180,9 @@ class CallbackHandler:
             try:
                 call(self.memory)
             except BaseException as e:
-                if s.exception is None:
-                    e.add_note(self._where(callback, "train_end"))
-                    s.exception = e
-                else:   # the first failure is the one to report
-                    s.exception.add_note(f"and then {e!r} was {self._where(callback, 'train_end')}")
+                s.exception = s.exception or e  # the first failure is the one to report
+                also = "" if s.exception is e else f"and then {e!r} was "
+                s.exception.add_note(also + self._where(callback, "train_end"))
         # a traceback may keep the state alive; the last batch and its graph need not stay with it
         s.last_input = s.last_target = s.last_output = None
         if first is None and s.exception is not None:

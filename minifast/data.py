@@ -92,11 +92,14 @@ class Loader:
 class TensorLoader(Loader):
     """Batches (x, y) cut by indexing from tensors in memory: `x` (n, ...) and `y` (n, ...), on any one device.
 
-    `dataset`: what the tensors were made from (default: a TensorDataset of them). ValueError if the lengths differ.
+    `dataset`: what the tensors were made from (default: a TensorDataset of them). TypeError if they are no tensors,
+    ValueError if their lengths differ.
     """
 
     def __init__(self, x: Tensor, y: Tensor, bs: int = 64, shuffle: bool = False, drop_last: bool = False,
                  seed: int | None = None, dataset: Any = None) -> None:
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            raise TypeError(f"x and y must be tensors, not {type(x).__name__} and {type(y).__name__}")
         if len(x) != len(y):
             raise ValueError(f"x has {len(x)} samples and y has {len(y)}")
         super().__init__(len(x), bs, shuffle, drop_last, seed)
@@ -305,9 +308,10 @@ class DataBunch:
 
     def dl(self, ds_type: DatasetType = DatasetType.Valid) -> DeviceDataLoader:
         """The loader of that kind; ValueError if there is none."""
-        dl: DeviceDataLoader | None = getattr(self, f"{DatasetType(ds_type).value}_dl")
+        kind = DatasetType(ds_type).value
+        dl: DeviceDataLoader | None = getattr(self, f"{kind}_dl")
         if dl is None:
-            raise ValueError(f"there is no {ds_type.value} data")
+            raise ValueError(f"there is no {kind} data")
         return dl
 
     @property

@@ -1,6 +1,7 @@
 """`Learner`: a model, its data, its optimizer and the callbacks of a run."""
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from . import loop
 from .callback import Callback, CallbackHandler
+from .callbacks.flat_cos_anneal import FlatCosAnnealScheduler
 from .callbacks.lr_finder import LRFinder
 from .callbacks.one_cycle import OneCycleScheduler
 from .checkpoint import load_file, preserved, save_file
@@ -64,6 +66,9 @@ class Learner:
             as_metric(metric)  # a wrong one is named here, not in the middle of a run
         self.path, self.model_dir = Path(path or data.path), Path(model_dir)
         self.callbacks, self.callback_fns = listify(callbacks), listify(callback_fns)
+        for name, given in (("loss_func", self.loss_func), ("opt_func", opt_func),
+                            *(("callback_fns", make) for make in self.callback_fns)):
+            _check_function(name, given)
         self.layer_groups = listify(layer_groups) or [model]
         self.silent = silent
         self._opt: OptimWrapper | None = None
@@ -88,6 +93,13 @@ class Learner:
         one_cycle = OneCycleScheduler(self, lr, moms, div_factor, pct_start)
         self.fit(cyc_len, lr, wd=wd, callbacks=[*listify(callbacks), one_cycle])
 
+    def fit_fc(self, tot_epochs: int = 1, lr: Any = DEFAULT_LR, moms: tuple[float, float] | None = (0.95, 0.85),
+               start_pct: float = 0.72, wd: float | None = None, callbacks: Any = None) -> None:
+        """Train at a flat `lr`, annealed to 0 as half a cosine from `start_pct` on: see `FlatCosAnnealScheduler`."""
+        lr = self.lr_range(lr)
+        flat_cos = FlatCosAnnealScheduler(self, lr, positive_int("tot_epochs", tot_epochs), moms, start_pct)
+        self.fit(tot_epochs, lr, wd=wd, callbacks=[*listify(callbacks), flat_cos])
+
     def lr_find(self, start_lr: float = 1e-7, end_lr: float = 10, num_it: int = 100, stop_div: bool = True,
                 wd: float | None = None) -> RangeTest:
         """Range test: see `LRFinder`. The learner is left exactly as it was; `recorder.plot()` then draws the result.
@@ -97,15 +109,12 @@ class Learner:
         with preserved(self, self.callbacks):
             finder = LRFinder(self, start_lr, end_lr, num_it, stop_div)
             self._set_opt(self.opt.values("lr"), wd)
-            try:
-                self._run(math.ceil(num_it / len(self.data.train_dl)), [*self._callbacks(in_fit=False), finder])
-            finally:
-                result = finder.result
-        self.lr_finder, self.recorder.range_test = finder, result
+            self._run(math.ceil(num_it / len(self.data.train_dl)), [*self._callbacks(in_fit=False), finder])
+        self.lr_finder, self.recorder.range_test = finder, finder.result
         if not self.silent:
             print("LR finder is complete; learn.recorder.plot() draws it, learn.recorder.plot(suggestion=True) "
                   "also marks a suggestion.")
-        return result
+        return finder.result
 
     def _callbacks(self, more: Any = None, in_fit: bool = True) -> list[Callback]:
         every = [*self.callbacks, *(make(self) for make in self.callback_fns), *listify(more)]
@@ -129,6 +138,8 @@ class Learner:
 
     @opt.setter
     def opt(self, opt: OptimWrapper | None) -> None:
+        if not (opt is None or isinstance(opt, OptimWrapper)):
+            raise TypeError(f"learn.opt must be an OptimWrapper, not {type(opt).__name__}: OptimWrapper(opt) makes it one")
         self._opt = opt
 
     @property
@@ -137,10 +148,14 @@ class Learner:
         return self._opt is not None
 
     def _set_opt(self, lr: Any, wd: float | None) -> None:
-        if self._opt is not None:
-            held = {p for g in self._opt.opt.param_groups for p in g["params"]}
-            if held != {p for p in self.model.parameters() if p.requires_grad}:
-                self._opt = None  # it would leave parameters untrained without a word
+        # whatever the optimizer does not hold would stay untrained without a word
+        trainable = {p for p in self.model.parameters() if p.requires_grad}
+        if not trainable <= {p for group in self.layer_groups for p in group.parameters()}:
+            if len(self.layer_groups) > 1:
+                raise ValueError("the layer groups leave out some of the model's parameters: cut it anew with learn.split")
+            self.layer_groups = [self.model]
+        if self._opt is not None and not trainable <= {p for g in self._opt.opt.param_groups for p in g["params"]}:
+            self._opt = None
         self.opt.lr = lr
         self.opt.wd = self.wd if wd is None else _weight_decay(wd)
 
@@ -149,11 +164,14 @@ class Learner:
         `b` for the last by equal factors; `slice(b)` is `b` for the last group and `b / 10` for all others."""
         n = len(self.layer_groups)
         if isinstance(lr, slice):
+            if lr.step is not None:
+                raise ValueError(f"{lr} has three values, and a slice of learning rates has two: for one value a layer "
+                                 "group give a list")
             stop = positive_float("the learning rate", lr.stop)
             if lr.start is None:
                 return [stop / 10] * (n - 1) + [stop]
             return even_mults(positive_float("the learning rate", lr.start), stop, n)
-        if isinstance(lr, (list, tuple)) or hasattr(lr, "__len__"):
+        if isinstance(lr, (list, tuple)) or getattr(lr, "ndim", 0):
             if len(lr) != n:
                 raise ValueError(f"lr={lr} has {len(lr)} values for {n} layer group{'s' * (n > 1)}")
             return [positive_float("the learning rate", x) for x in lr]
@@ -169,7 +187,7 @@ class Learner:
 
     def freeze_to(self, n: int) -> None:
         """Freeze the layer groups before the `n`-th (their normalisation layers train on with `train_bn`), free the rest."""
-        if not -len(self.layer_groups) <= n < len(self.layer_groups):
+        if n not in range(-len(self.layer_groups), len(self.layer_groups)):
             raise ValueError(f"there is no layer group {n}: the model has {len(self.layer_groups)}, see learn.split")
         first_free = n % len(self.layer_groups)
         for i, group in enumerate(self.layer_groups):
@@ -242,14 +260,25 @@ class Learner:
 
     def load(self, name: str | Path, device: Any = None, strict: bool = True, with_opt: bool = True) -> Learner:
         """Read what `save` wrote (or a bare state dict); only tensors and plain values are accepted. Returns the learner."""
-        state = load_file(self._file(name), device or self.data.device)
-        model, opt = (state["model"], state.get("opt")) if set(state) <= {"model", "opt"} else (state, None)
-        self.model.load_state_dict(model, strict=strict)
-        if opt is not None and with_opt:
-            self.opt.load_state_dict(opt)
+        path = self._file(name)
+        state = load_file(path, self.data.device if device is None else torch.device(device))
+        if not isinstance(state, dict):
+            raise ValueError(f"{path} holds no weights: there is a {type(state).__name__} in it")
+        model, opt = (state["model"], state.get("opt")) if {"model"} <= set(state) <= {"model", "opt"} else (state, None)
+        before = copy.deepcopy(self.model.state_dict())
+        try:
+            self.model.load_state_dict(model, strict=strict)
+            if opt is not None and with_opt:
+                self.opt.load_state_dict(opt)
+        except Exception as e:
+            self.model.load_state_dict(before)  # torch has loaded what did fit
+            e.add_note(f"nothing is loaded from {path}")
+            raise
         return self
 
     def _file(self, name: str | Path) -> Path:
+        if not isinstance(name, (str, Path)) or not str(name):
+            raise ValueError(f"a file needs a name, not {name!r}")
         return self.path / self.model_dir / f"{name}.pth"
 
     def __repr__(self) -> str:
@@ -269,6 +298,8 @@ class _Collect(Callback):
         self.targets.append(to_detach(last_target))
 
     def joined(self) -> tuple[Any, Any]:
+        if not self.outputs:
+            raise ValueError("there is not one batch to predict on")
         return _cat(self.outputs), _cat(self.targets)
 
 
@@ -284,6 +315,14 @@ def _no_loss(*args: Any) -> Tensor:
 
 def _weight_decay(wd: Any) -> float:
     return 0.0 if wd == 0 else positive_float("wd", wd)
+
+
+def _check_function(name: str, given: Any) -> None:
+    if name == "loss_func" and isinstance(given, type):
+        raise TypeError(f"loss_func is the class {given.__name__}: make an instance of it, {given.__name__}()")
+    if not callable(given):
+        raise TypeError(f"{name} must be a function, not {given!r}" + (
+            " (instances go to callbacks=)" if isinstance(given, Callback) else ""))
 
 
 def fit_one_cycle(learn: Learner, cyc_len: int, *args: Any, **kwargs: Any) -> None:

@@ -1,28 +1,21 @@
-"""The loop: a training batch, a validation batch, validate, fit. `state.py` draws it."""
+"""The loop: a training batch, a validation batch, validate, fit. `state.py` draws it.
+
+`learn` has `model`, `loss_func`, `opt` and `data`, and is asked for them anew each time: a callback may replace any.
+"""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from .callback import CallbackHandler
-from .utils import batch_length, listify, weighted_mean
+from .utils import batch_length, listify, smoothed, weighted_mean
 
 __all__ = ["train_batch", "valid_batch", "validate", "fit"]
 
 
-class Trainable(Protocol):
-    """What the loop needs of a learner. It is asked anew for each batch: a callback may replace any of these."""
-
-    model: Any
-    loss_func: Any
-    opt: Any
-    data: Any
-
-
-def train_batch(learn: Trainable, handler: CallbackHandler, batch: Any) -> None:
+def train_batch(learn: Any, handler: CallbackHandler, batch: Any) -> None:
     """Forward, loss, backward, step, zero_grad, with an event after each."""
     s, fire = handler.state, handler.fire
     s.last_input, s.last_target = batch
@@ -32,11 +25,11 @@ def train_batch(learn: Trainable, handler: CallbackHandler, batch: Any) -> None:
     s.last_output = learn.model(*listify(s.last_input))
     fire("loss_begin")
     s.last_loss = learn.loss_func(s.last_output, *listify(s.last_target))
-    loss = s.last_loss.detach()  # type: ignore[attr-defined]
+    loss = s.last_loss.detach()
     s.smooth_loss = smoothed(s.smooth_loss, loss, s.iteration)
     fire("backward_begin")
     if not s.skip_bwd:
-        s.last_loss.backward()  # type: ignore[no-untyped-call]
+        s.last_loss.backward()
     fire("backward_end")
     if not s.skip_step:
         learn.opt.step()
@@ -50,7 +43,7 @@ def train_batch(learn: Trainable, handler: CallbackHandler, batch: Any) -> None:
     s.iteration += 1
 
 
-def valid_batch(learn: Trainable, handler: CallbackHandler, batch: Any) -> None:
+def valid_batch(learn: Any, handler: CallbackHandler, batch: Any) -> None:
     """Forward and loss of a batch that nothing is learned from."""
     s, fire = handler.state, handler.fire
     s.last_input, s.last_target = batch
@@ -64,8 +57,8 @@ def valid_batch(learn: Trainable, handler: CallbackHandler, batch: Any) -> None:
 
 
 @torch.no_grad()
-def validate(learn: Trainable, handler: CallbackHandler, dl: Iterable[Any]) -> None:
-    """One pass over `dl` in eval mode; `state.last_metrics` is then [loss, metric, ...], the loss a mean over samples."""
+def validate(learn: Any, handler: CallbackHandler, dl: Iterable[Any]) -> None:
+    """One pass over `dl` in eval mode; then `state.last_metrics` is [loss, metric, ...], means over samples."""
     s = handler.state
     handler.begin(train=False)
     handler.fire("epoch_begin", handler.of_metrics)
@@ -84,15 +77,15 @@ def validate(learn: Trainable, handler: CallbackHandler, dl: Iterable[Any]) -> N
                          "must answer {'last_metrics': last_metrics + [value]}")
 
 
-def fit(learn: Trainable, handler: CallbackHandler) -> None:
+def fit(learn: Any, handler: CallbackHandler) -> None:
     """Train for `state.n_epochs` epochs, from wherever the state stands."""
     s, fire = handler.state, handler.fire
     learn.opt.zero_grad()  # a run that was cut short may have left gradients behind
     with handler.running():
         while s.epoch < s.n_epochs and not s.stop_training:
             handler.begin(train=True)
-            learn.model.train()
             if s.num_batch == 0:  # else this epoch has begun before, in the run that is being continued
+                learn.model.train()
                 fire("epoch_begin")
             dl = learn.data.train_dl
             for batch in s.pbar.track(dl.batches(start=s.num_batch), total=len(dl) - s.num_batch):
@@ -107,8 +100,3 @@ def fit(learn: Trainable, handler: CallbackHandler) -> None:
             fire("epoch_end")
             s.epoch += 1
             s.num_batch = 0
-
-
-def smoothed(mean: Tensor | None, loss: Tensor, i: int) -> Tensor:
-    """Loss `i` joins the mean with debiased weights 0.98**age (as in Adam's moments): one operation, no host read."""
-    return loss.float() if mean is None else torch.lerp(mean, loss.float(), 0.02 / (1 - 0.98 ** (i + 1)))

@@ -2,8 +2,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,17 +15,26 @@ __all__ = ["OptimWrapper", "AdamW", "NORM_LAYERS"]
 NORM_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm,
                nn.modules.instancenorm._InstanceNorm)
 
-# fastai v1's default: Adam's steps with its betas; the wrapper does the decoupled decay
-AdamW = partial(optim.Adam, betas=(0.9, 0.99))
+
+def AdamW(params: Any, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.99), **kwargs: Any) -> optim.Adam:
+    """fastai v1's default: torch's Adam with these betas (the wrapper decouples the decay), fused where torch can.
+
+    One fused kernel for all parameters, instead of ten small operations for each, makes the step of a small model three
+    times as fast, on the CPU too.
+    """
+    groups = list(params)
+    tensors = [p for g in groups for p in (g["params"] if isinstance(g, dict) else [g])]
+    fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in tensors)
+    return optim.Adam(groups, lr, betas, **{"fused": fused, **kwargs})
 
 
 class OptimWrapper:
     """A torch optimizer whose hyper-parameters are set by layer group.
 
-    `opt.lr`, `opt.mom`, `opt.beta`, `opt.wd` read the last layer group and write all of them (a number for all, or a list
-    with one for each); `opt.values(name)` and `opt.set(name, value)` do the same for these and any other key of the
-    parameter groups (`eps`, ...). `mom` is SGD's momentum or Adam's first beta, `beta` Adam's second or RMSprop's alpha.
-    Nothing is cached: the torch optimizer's `param_groups` hold every value.
+    `opt.lr`, `opt.mom`, `opt.beta`, `opt.wd` read the last layer group and write all of them (a number for all, or a
+    list with one for each); `opt.values(name)` reads them all, and it and `opt.set(name, value)` take these and any
+    other key of the parameter groups (`eps`, ...). `mom` is SGD's momentum or Adam's first beta, `beta` Adam's second
+    or RMSprop's alpha. Nothing is cached: the torch optimizer's `param_groups` hold every value.
 
     `true_wd=True` decouples weight decay from the gradient: weights shrink by `lr * wd` before the step (Loshchilov &
     Hutter, arXiv 1711.05101); otherwise it is the optimizer's own L2 penalty. `bn_wd=False` spares normalisation layers
@@ -41,6 +49,15 @@ class OptimWrapper:
             group.setdefault("layer_group", i)
             group.setdefault("decays", True)
         self.n_groups = 1 + max(g["layer_group"] for g in opt.param_groups)
+        # where a name lives in a parameter group: its key, and the index if that holds a tuple
+        keys = opt.param_groups[0].keys()
+        hidden = {"params", "layer_group", "decays", "betas", "weight_decay", "decoupled_weight_decay"}
+        self._slots: dict[str, tuple[str, int | None]] = {key: (key, None) for key in sorted(keys - hidden)}
+        if "betas" in keys:
+            self._slots |= {"mom": ("betas", 0), "beta": ("betas", 1)}
+        self._slots |= {name: (key, None) for name, key in (("mom", "momentum"), ("beta", "alpha")) if key in keys}
+        self.decays_itself = "decoupled_weight_decay" in keys   # torch's Adam knows both kinds of decay
+        self._slots["wd"] = ("wd", None)
         self.wd = wd
 
     @classmethod
@@ -65,7 +82,7 @@ class OptimWrapper:
 
     def step(self) -> None:
         """Decoupled weight decay, then the optimizer's step."""
-        if self.true_wd:
+        if self.true_wd and not self.decays_itself:
             self._decay()
         self.opt.step()
 
@@ -78,7 +95,9 @@ class OptimWrapper:
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
-        self.opt.zero_grad()
+        for g in self.opt.param_groups:  # torch's own does this too, and enters its profiler first, which costs 10 µs
+            for p in g["params"]:
+                p.grad = None
 
     def clear(self) -> None:
         """Forget the optimizer's state (moments, step counts)."""
@@ -90,55 +109,47 @@ class OptimWrapper:
         return type(self.opt).__name__
 
     def values(self, name: str) -> list[Any]:
-        """The hyper-parameter of each layer group; KeyError with a suggestion if the optimizer has none of that name."""
-        groups = self._one_of_each_group()
-        return [self._read(g, name) for g in groups]
+        """The hyper-parameter of each layer group; KeyError with a suggestion if the optimizer does not have it."""
+        key, i = self._slot(name)
+        groups = {g["layer_group"]: g for g in self.opt.param_groups}.values()
+        return [g[key] if i is None else g[key][i] for g in groups]
 
     def set(self, name: str, value: Any) -> None:
         """Set a hyper-parameter: one number for all layer groups, or a list (tuple, array) with one for each."""
+        key, i = self._slot(name)
+        value = value.item() if getattr(value, "ndim", None) == 0 else value  # a file could not hold a numpy number
         per_group = hasattr(value, "__len__")
         if per_group and len(value) != self.n_groups:
             raise ValueError(f"{name}={list(value)} has {len(value)} values for {self.n_groups} layer groups")
         for g in self.opt.param_groups:
-            self._write(g, name, float(value[g["layer_group"]]) if per_group else value)
+            v = float(value[g["layer_group"]]) if per_group else value
+            g[key] = v if i is None else (*g[key][:i], v, *g[key][i + 1:])
+            if name == "wd":
+                self._hand_on_decay(g, v)
 
-    def _one_of_each_group(self) -> Iterable[dict[str, Any]]:
-        return {g["layer_group"]: g for g in self.opt.param_groups}.values()
+    def _hand_on_decay(self, g: dict[str, Any], wd: float) -> None:
+        if self.decays_itself:
+            g["decoupled_weight_decay"] = self.true_wd
+        if "weight_decay" in g:
+            g["weight_decay"] = wd if g["decays"] and (self.decays_itself or not self.true_wd) else 0.0
+        elif not self.true_wd and wd:
+            raise ValueError(f"{self.name} has no weight decay of its own: use true_wd=True, or wd=0")
 
-    def _read(self, g: dict[str, Any], name: str) -> Any:
-        if (slot := self._slot(g, name)) is None:
-            known = sorted({"lr", "wd", "mom", "beta"} | g.keys() - {"params", "layer_group", "decays"})
-            raise KeyError(f"{self.name} has no hyper-parameter {name!r}; it has {', '.join(known)}."
-                           + did_you_mean(name, known))
-        key, i = slot
-        return g[key] if i is None else g[key][i]
-
-    def _write(self, g: dict[str, Any], name: str, value: Any) -> None:
-        if name == "wd":
-            g["wd"] = value
-            if "weight_decay" in g:
-                g["weight_decay"] = 0.0 if self.true_wd or not g["decays"] else value
-            elif not self.true_wd and value:
-                raise ValueError(f"{self.name} has no weight decay of its own: use true_wd=True, or wd=0")
-            return
-        self._read(g, name)  # raises for an unknown name
-        key, i = self._slot(g, name)  # type: ignore[misc]
-        g[key] = value if i is None else (*g[key][:i], value, *g[key][i + 1:])
-
-    def _slot(self, g: dict[str, Any], name: str) -> tuple[str, int | None] | None:
-        """Where `name` lives in a parameter group: its key, and the index if that holds a tuple."""
-        if name == "mom":
-            return ("momentum", None) if "momentum" in g else ("betas", 0) if "betas" in g else None
-        if name == "beta":
-            return ("betas", 1) if "betas" in g else ("alpha", None) if "alpha" in g else None
-        return (name, None) if name in g else None
+    def _slot(self, name: str) -> tuple[str, int | None]:
+        if name not in self._slots:
+            raise KeyError(f"{self.name} has no hyper-parameter {name!r}; it has {', '.join(sorted(self._slots))}."
+                           + did_you_mean(name, self._slots))
+        return self._slots[name]
 
     def _last(self, name: str) -> Any:
-        g = self.opt.param_groups[-1]
-        return self._read(g, name) if self._slot(g, name) else None
+        if name not in self._slots:
+            return None
+        key, i = self._slots[name]
+        value = self.opt.param_groups[-1][key]
+        return value if i is None else value[i]
 
     lr = property(lambda self: self._last("lr"), lambda self, v: self.set("lr", v), doc="Learning rate.")
-    mom = property(lambda self: self._last("mom"), lambda self, v: self.set("mom", v), doc="Momentum, None if it has none.")
+    mom = property(lambda self: self._last("mom"), lambda self, v: self.set("mom", v), doc="Momentum, or None.")
     beta = property(lambda self: self._last("beta"), lambda self, v: self.set("beta", v), doc="Second beta, or alpha.")
     wd = property(lambda self: self._last("wd"), lambda self, v: self.set("wd", v), doc="Weight decay.")
 
@@ -147,7 +158,13 @@ class OptimWrapper:
         return self.opt.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave; ValueError if it belongs to other parameters."""
+        """Take back what `state_dict` gave; ValueError if it belongs to other parameters or another optimizer."""
+        def layout(groups: Sequence[dict[str, Any]]) -> list[Any]:
+            return [(len(g["params"]), g.keys() & {"betas", "momentum", "alpha"}) for g in groups]
+
+        if layout(state["param_groups"]) != layout(self.opt.param_groups):
+            raise ValueError(f"the saved state is not that of {self.name} over these parameters: use the same opt_func,"
+                             " layer groups and freezing as when it was saved, or load with with_opt=False")
         self.opt.load_state_dict(copy.deepcopy(state))  # torch would share the tensors with `state`
 
     def __repr__(self) -> str:

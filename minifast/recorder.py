@@ -12,15 +12,18 @@ from torch import Tensor
 
 from . import plots
 from .callback import LearnerCallback
-from .utils import weighted_mean
 from .progress import format_time
 from .suggestion import RangeTest, steepest
-from .utils import batch_length
+from .utils import batch_length, listify, weighted_mean
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Recorder"]
+
+ADDING = "a callback that adds a column names it in on_train_begin (add_metric_names), with an _order below -10"
+ARRAYS = ("lrs", "moms", "_losses", "_raw_losses", "_counts")
+LISTS = ("train_losses", "val_losses", "metrics", "nb_batches", "times", "names")
 
 CHUNK = 256  # losses are gathered on their device this many at a time, so that a long epoch keeps few tensors alive
 
@@ -58,12 +61,14 @@ class Recorder(LearnerCallback):
         self.metrics: list[list[Any]] = []
         self.nb_batches: list[int] = []
         self.times: list[float] = []
+        self.first_epoch = 0                     # of the table's first row
+        self._epoch_start = time.perf_counter()
         self.names: list[str] = []
 
     def add_metric_names(self, names: Sequence[str]) -> None:
         """Add columns to the next run's table: called in on_train_begin by a callback with `_order` below -10, which then
         adds its values to `last_metrics` in on_epoch_end."""
-        self.added_names += names
+        self.added_names += listify(names)
 
     # what the bus tells
 
@@ -72,40 +77,79 @@ class Recorder(LearnerCallback):
         self.names = ["epoch", "train_loss", "valid_loss", *metrics_names, *self.added_names]
         self.names += ["time"] if self.add_time else []
         self.added_names = []
-        self._epoch_start = time.perf_counter()
         pbar.comment = self._comment
         if not self.silent:
             pbar.write(self.names)
 
     def on_epoch_begin(self, epoch: int, pbar: Any) -> None:
+        late, self.added_names = self.added_names, []
+        if late:
+            raise ValueError(f"the table has begun without the columns {late}: {ADDING}")
         pbar.start_epoch(epoch)
+        if not self.times:
+            self.first_epoch = epoch
         self._epoch_start = time.perf_counter()
+
+    def on_step_end(self) -> None:
+        # read here, because from now on a callback may set the next batch's
+        self._used = self.learn.opt.lr, self.learn.opt.mom or 0.0
 
     def on_batch_end(self, train: bool, last_loss: Tensor, smooth_loss: Tensor, last_target: Any) -> None:
         if not train:
             return
-        opt = self.learn.opt
-        self.lrs.append(opt.lr)
-        self.moms.append(opt.mom or 0.0)
+        self.lrs.append(self._used[0])
+        self.moms.append(self._used[1])
         self._counts.append(batch_length(last_target))
         self._chunk += (last_loss, smooth_loss)
         if len(self._chunk) >= 2 * CHUNK:
             self._gather()
 
     def on_epoch_end(self, epoch: int, num_batch: int, last_metrics: list[Any], pbar: Any) -> None:
+        names = self.names[2:len(self.names) - self.add_time]
+        if len(last_metrics) > len(names):
+            raise ValueError(f"last_metrics has {len(last_metrics)} values for the columns {names}: {ADDING}")
+        values = [v if v is None or isinstance(v, int) else float(v) for v in last_metrics]
+        values += [None] * (len(names) - len(values))
         n = len(self._counts)
         self._read()
         raw = torch.tensor(self._raw_losses[len(self._raw_losses) - n:], dtype=torch.float64)
         self.train_losses.append(weighted_mean(list(raw), list(self._counts)))
         self._counts = array("l")
-        values = [*last_metrics, *[None] * (len(self.names) - 2 - self.add_time - len(last_metrics))]
         self.val_losses.append(values[0])
         self.metrics.append(values[1:])
         self.nb_batches.append(num_batch)
         self.times.append(time.perf_counter() - self._epoch_start)
+        self._write_row(epoch, pbar)
+
+    def _write_row(self, epoch: int, pbar: Any) -> None:
         if not self.silent:
-            row = [str(epoch), *map(_cell, [self.train_losses[-1], *values])]
-            pbar.write(row + ([format_time(self.times[-1])] if self.add_time else []))
+            i = epoch - self.first_epoch
+            row = [str(epoch), *map(_cell, [self.train_losses[i], self.val_losses[i], *self.metrics[i]])]
+            pbar.write(row + ([format_time(self.times[i])] if self.add_time else []))
+
+    # a run's record, out and back
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is recorded, also of an epoch that has only begun."""
+        self._read()
+        return {**{n: torch.from_numpy(np.array(getattr(self, n))) for n in ARRAYS},
+                **{n: list(getattr(self, n)) for n in LISTS}, "first_epoch": self.first_epoch,
+                "elapsed": time.perf_counter() - self._epoch_start}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave; the clock of the epoch goes on from where it stood."""
+        self._read()
+        for n in ARRAYS:
+            setattr(self, n, array(getattr(self, n).typecode, state[n].tolist()))
+        for n in LISTS:
+            setattr(self, n, list(state[n]))
+        self.first_epoch, self._epoch_start = state["first_epoch"], time.perf_counter() - state["elapsed"]
+
+    def rewrite(self, epoch: int, pbar: Any) -> None:
+        """Print the table's rows so far, for a run that goes on in the middle of `epoch`."""
+        pbar.start_epoch(epoch)
+        for i in range(len(self.times)):
+            self._write_row(self.first_epoch + i, pbar)
 
     # the losses: gathered on the device, read once an epoch or when somebody asks
 
@@ -195,4 +239,4 @@ class Recorder(LearnerCallback):
 
 
 def _cell(value: Any) -> str:
-    return "#na#" if value is None else str(value) if isinstance(value, int) else f"{float(value):.6f}"
+    return "#na#" if value is None else str(value) if isinstance(value, int) else f"{value:.6f}"

@@ -55,7 +55,7 @@ class State:
     last_target: Any = None             # targets, likewise (a tensor, or a list of the loss function's arguments)
     last_output: Any = None             # what the model returned
     last_loss: Tensor | None = None     # scalar; with its graph in on_backward_begin, detached in on_batch_end
-    smooth_loss: Tensor | None = None   # mean of the training losses, weights falling by 0.98 a batch, this one included
+    smooth_loss: Tensor | None = None   # mean of the training losses so far, weights falling by 0.98 a batch
 
     # the epoch's figures, in on_epoch_end: [valid_loss, metric, ...], None where nothing was computed
     last_metrics: list[Any] = field(default_factory=list)
@@ -85,7 +85,8 @@ class Update(TypedDict, total=False):
     last_input: Any
     last_target: Any
     last_output: Any
-    last_loss: Tensor                   # in on_backward_begin: what is differentiated; the recorded loss stays as it was
+    last_loss: Tensor                   # in on_backward_begin: what is differentiated; the recorded loss stays
+    smooth_loss: Tensor | None
     last_metrics: list[Any]
     stop_training: bool
     skip_validate: bool

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -89,14 +91,13 @@ class Phases:
 
     def __init__(self, steppers: Sequence[Stepper]) -> None:
         self.steppers = list(steppers)
-        self.n_iter = sum(s.n_iter for s in self.steppers)
+        ends = list(accumulate(s.n_iter for s in self.steppers))
+        self.starts, self.n_iter = [0, *ends[:-1]], ends[-1]
+        self.reached = list(accumulate(ends[:-1], max))  # ascending, also where a phase of negative length is skipped
 
     def __call__(self, i: int) -> Value:
-        for stepper in self.steppers:
-            if i < stepper.n_iter:
-                return stepper(i)
-            i -= stepper.n_iter
-        return stepper(stepper.n_iter)
+        k = bisect_right(self.reached, i)
+        return self.steppers[k](i - self.starts[k])
 
 
 def _as_value(x: Value) -> Value:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["listify", "camel2snake", "to_device", "to_detach", "first_tensor", "batch_length", "did_you_mean", "even_mults",
-           "positive_int", "positive_float", "is_plain", "shape_of", "weighted_mean"]
+__all__ = ["listify", "camel2snake", "to_device", "to_detach", "first_tensor", "batch_length", "did_you_mean",
+           "even_mults", "positive_int", "positive_float", "is_plain", "shape_of", "one_number", "smoothed",
+           "weighted_mean"]
 
 
 def listify(x: Any = None) -> list[Any]:
@@ -59,7 +60,7 @@ def first_tensor(x: Any) -> Tensor | None:
 
 
 def batch_length(x: Any) -> int:
-    """Number of samples in a batch of inputs or targets: the length of its first tensor (a scalar or none counts as 1)."""
+    """Number of samples in a batch of inputs or targets: the length of its first tensor (1 for a scalar or none)."""
     t = first_tensor(x)
     return t.shape[0] if t is not None and t.ndim else 1
 
@@ -118,9 +119,24 @@ def shape_of(x: Any) -> str:
 
 
 def weighted_mean(values: list[Any], counts: Sequence[int]) -> float | None:
-    """Mean over samples of the means of batches (scalar tensors, `counts` samples each), in float64, read from the device
-    in one go; None without batches."""
+    """Mean over samples of the means of batches (scalar tensors, `counts` samples each), in float64, None without batches.
+
+    It is read from the device in one go.
+    """
     if not len(values):
         return None
-    v, n = torch.stack(list(values)).cpu().double(), torch.tensor(counts, dtype=torch.float64)
+    v, n = torch.stack([one_number(v) for v in values]).cpu().double(), torch.tensor(counts, dtype=torch.float64)
     return float((v * n).sum() / n.sum())
+
+
+def one_number(loss: Tensor) -> Tensor:
+    """`loss` without dimensions; ValueError if it is more than one number."""
+    if loss.numel() != 1:
+        raise ValueError(f"the loss of a batch must be one number, not a tensor of shape {tuple(loss.shape)}: "
+                         "return its mean (in torch's loss functions that is reduction='mean')")
+    return loss.reshape(())
+
+
+def smoothed(mean: Tensor | None, loss: Tensor, i: int) -> Tensor:
+    """Loss `i` joins the mean with debiased weights 0.98**age (as in Adam's moments): one operation, no host read."""
+    return one_number(loss).float() if mean is None else torch.lerp(mean, loss.float(), 0.02 / (1 - 0.98 ** (i + 1)))

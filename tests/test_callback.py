@@ -92,6 +92,14 @@ def test_a_field_that_does_not_exist_is_an_error_before_training():
         handler_of(Odd())
 
 
+def test_kwargs_do_not_hide_a_misspelt_field():
+    class Odd(Callback):
+        def on_batch_end(self, last_los, **kwargs): pass
+
+    with pytest.raises(TypeError, match="Odd.on_batch_end asks for 'last_los'"):
+        handler_of(Odd())
+
+
 def test_a_misspelt_event_is_an_error():
     class Odd(Callback):
         def on_bach_end(self): pass

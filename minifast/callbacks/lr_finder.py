@@ -64,4 +64,4 @@ class LRFinder(LearnerCallback):
     @property
     def result(self) -> RangeTest:
         """What has been found so far."""
-        return RangeTest(np.array(self.lrs), np.array(self.losses))
+        return RangeTest(np.array(self.lrs), np.array(self.losses), np.array(self.raw_losses))

@@ -69,10 +69,12 @@ def float_batch(batch: Batch) -> Batch:
 
 
 class Normalizer:
-    """A batch transform: subtracts each channel's mean and divides by its standard deviation."""
+    """A batch transform: subtracts each channel's mean, divides by its standard deviation (ValueError if that is 0)."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
         self.mean, self.std = (torch.tensor(s, dtype=torch.float32, device=device).view(-1, 1, 1) for s in (mean, std))
+        if not bool((self.std > 0).all()):
+            raise ValueError(f"the standard deviation of each channel must be above 0: {self.std.flatten().tolist()}")
 
     def __call__(self, batch: Batch) -> Batch:
         return (batch[0] - self.mean) / self.std, batch[1]
@@ -191,7 +193,8 @@ class ImageDataBunch(DataBunch):
         train_dl = base.filled(dl(0, train_tfms, bs, train=True))
         valid_dl, test_dl, fix_dl = (dl(k, valid_tfms, val_bs or bs) if items[k] else None for k in (1, 2, 0))
         data = cls(train_dl, valid_dl, test_dl, device, path, CrossEntropyFlat(), classes, fix_dl)
-        data.size, data.valid_tfms = size, valid_tfms
+        data.size = size or (None if train_tfms or valid_tfms else picture_shape(items[0][0]))
+        data.valid_tfms = valid_tfms
         data.add_tfm(float_batch)
         return data
 
@@ -201,10 +204,13 @@ class ImageDataBunch(DataBunch):
         """Subtract each channel's mean and divide by its standard deviation, in all batches; returns the data itself.
 
         `stats`: (means, standard deviations), of pixels in [0, 1]; default: those of the training pictures (of 2,000 of
-        them at even distances, where they are not in memory). RuntimeError if it is done already.
+        them at even distances, where they are not in memory). RuntimeError if it is done already, ValueError for a
+        standard deviation of 0.
         """
         if self.norm is not None:
             raise RuntimeError("the data is normalised already")
+        if stats is None and not isinstance(self.train_ds, ImageDataset):
+            raise ValueError("these batches come from elsewhere and are not measured: give stats=(means, deviations)")
         self.norm = Normalizer(*(stats or _measured(self.train_ds)), self.device)
         self.add_tfm(self.norm)
         return self
@@ -267,7 +273,7 @@ def _classes(train: Sequence[Any], valid: Sequence[Any], classes: Sequence[Any] 
     """The classes, checked: there are two or more, and each label is one of them."""
     labels = set(train)
     classes = sorted(labels) if classes is None else list(classes)
-    for label in labels.union(valid).difference(classes):
+    for label in sorted(labels.union(valid).difference(classes), key=str):
         raise ValueError(f"the label {label!r} is none of the classes of the training pictures, {classes}."
                          + did_you_mean(label, map(str, classes)))
     if len(classes) < 2:

@@ -63,10 +63,12 @@ def as_floats(x: Tensor) -> Tensor:
 
 def as_size(size: Any) -> Size | None:
     """`size` as (height, width); ValueError if it is neither a whole number nor two of them."""
-    pair = (size, size) if isinstance(size, int) else size
-    if pair is not None and (len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair)):
+    if size is None:
+        return None
+    pair = list(size) if isinstance(size, (list, tuple)) else [size, size]
+    if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
         raise ValueError(f"size must be a whole number or (height, width), not {size!r}")
-    return None if pair is None else (pair[0], pair[1])
+    return pair[0], pair[1]
 
 
 def picture_shape(path: Path | str) -> Size:

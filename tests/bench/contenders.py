@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -60,6 +61,19 @@ class Lists:
         self.losses.append(loss)
         self.mean = 0.98 * self.mean + 0.02 * loss
         self.smooth.append(self.mean / (1 - 0.98 ** len(self.losses)))
+
+
+class Batches:
+    """Ready batches in the place of a DataLoader, for those who ask of which type it is."""
+
+    def __init__(self, dl: Any) -> None:
+        self.dl, self.batch_sampler, self.dataset = dl, SimpleNamespace(), [None]
+
+    def __len__(self) -> int:
+        return len(self.dl)
+
+    def __iter__(self) -> Any:
+        return iter(self.dl)
 
 
 def evaluate(model: nn.Module, loss_func: Any, batches: Any, device: str) -> tuple[float, float]:
@@ -193,7 +207,7 @@ def lightning(job: Job) -> Train:
                         logger=False, enable_checkpointing=False, enable_model_summary=False, num_sanity_val_steps=0)
 
     def train() -> Any:
-        trainer.fit(module, job.train, job.valid)
+        trainer.fit(module, Batches(job.train), Batches(job.valid) if job.valid else None)
         if job.valid:
             return float(trainer.callback_metrics["valid_loss"]), float(trainer.callback_metrics["accuracy"])
     return train
@@ -265,22 +279,7 @@ def skorch(job: Job) -> Train:
 def pytorch_accelerated(job: Job) -> Train:
     """pytorch-accelerated: its Trainer with its default callbacks."""
     warnings.filterwarnings("ignore")
-    from types import SimpleNamespace
-
     from pytorch_accelerated import Trainer
-    from pytorch_accelerated.trainer import TrainerPlaceholderValues  # noqa: F401
-
-    class Batches:
-        """Ready batches in the place of a DataLoader."""
-
-        def __init__(self, dl: Any) -> None:
-            self.dl, self.batch_sampler, self.dataset = dl, SimpleNamespace(), [None]
-
-        def __len__(self) -> int:
-            return len(self.dl)
-
-        def __iter__(self) -> Any:
-            return iter(self.dl)
 
     class OneCycleTrainer(Trainer):  # type: ignore[misc]
         lists = Lists()
@@ -346,7 +345,7 @@ def keras(job: Job) -> Train:
                 keras.losses.SparseCategoricalCrossentropy(from_logits=True),
                 metrics=["accuracy"] if job.valid else None)
 
-    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    class Indexed(keras.utils.PyDataset):  # type: ignore[misc]
         def __init__(self, dl: Any) -> None:
             super().__init__()
             self.dl = dl
@@ -358,7 +357,7 @@ def keras(job: Job) -> Train:
             return self.dl[i]
 
     def train() -> Any:
-        h = net.fit(Batches(job.train), epochs=job.epochs, validation_data=Batches(job.valid) if job.valid else None,
+        h = net.fit(Indexed(job.train), epochs=job.epochs, validation_data=Indexed(job.valid) if job.valid else None,
                     callbacks=[OneCycle()], shuffle=False)
         return (h.history["val_loss"][-1], h.history["val_accuracy"][-1]) if job.valid else None
     return train

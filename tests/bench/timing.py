@@ -60,7 +60,7 @@ def in_turn(contenders: dict[str, tuple[str, Any]], rounds: int, warm_up: int = 
                 answer = workers[name].turn()
                 if isinstance(answer, str):
                     measured[name] = answer
-                    print(f"  {name} is left out: {answer.strip().splitlines()[-1]}", file=sys.stderr)
+                    print(f"  {name} is left out: {answer}", file=sys.stderr)
                 elif i >= 0:
                     seen.append(answer)
     finally:
@@ -82,7 +82,7 @@ class Worker:
         threading.Thread(target=_drain, args=(master, slave), daemon=True).start()
 
     def turn(self) -> dict[str, Any] | str:
-        """One round: its figures, or the traceback."""
+        """One round: its figures, or what went wrong."""
         try:
             self.pipe.send("go")
             answer: dict[str, Any] | str = self.pipe.recv()
@@ -116,8 +116,9 @@ def _work(pipe: Any, terminal: str, function: str, argument: Any) -> None:
                 module, name = function.rsplit(".", 1)
                 run = getattr(importlib.import_module(module), name)(argument)
             pipe.send(run())
-        except BaseException:
-            pipe.send(traceback.format_exc())
+        except BaseException as e:
+            traceback.print_exc()
+            pipe.send(f"{type(e).__name__}: {e}")
 
 
 def peak_memory() -> float:

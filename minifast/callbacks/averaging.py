@@ -1,0 +1,154 @@
+"""Averages of the weights along the run: exponential (EMA), and equal over the last epochs (SWA)."""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
+
+from ..callback import LearnerCallback
+from ..checkpoint import rng_state, set_rng_state
+from ..utils import listify, to_device
+
+__all__ = ["EMA", "SWA"]
+
+
+class _Averaging(LearnerCallback):
+    """Keeps an average of parameters and buffers. Validation, and who saves a model after it, get the averaged ones;
+    training then goes on with its own. When the last epoch ends the model keeps the average; a run that an error ends
+    leaves its own weights."""
+
+    # in on_epoch_end after those that save the model just measured (0), before whoever saves the run itself
+    _order = 50
+    only_in_fit = True
+
+    def on_train_begin(self) -> None:
+        model = self.learn.model
+        # lists of tensors and not a torch AveragedModel: that is a deep copy, which takes every hook on the model along
+        self._weights = [t.detach() for t in (*model.parameters(), *model.buffers())]
+        self._live: list[Tensor] | None = None
+        self.average, self.n_averaged = [t.clone() for t in self._weights], 0
+
+    def on_batch_begin(self, train: bool) -> None:
+        if not train and self._live is None and self.n_averaged:
+            self._show_average()
+
+    def on_epoch_end(self, epoch: int, n_epochs: int, stop_training: bool) -> None:
+        if epoch + 1 < n_epochs and not stop_training:
+            self._show_own()
+        elif self.n_averaged:
+            if self._live is None:
+                self._show_average()
+            self._live = None
+
+    def on_train_end(self) -> None:
+        self._show_own()
+        vars(self).pop("_weights", None)
+
+    def _floats(self) -> tuple[list[Tensor], list[Tensor]]:
+        pairs = [(a, w) for a, w in zip(self.average, self._weights, strict=True) if w.is_floating_point()]
+        return [a for a, _ in pairs], [w for _, w in pairs]
+
+    def _show_average(self) -> None:
+        self._live = [w.clone() for w in self._weights]     # first: an interrupt from here on can be undone
+        for w, a in zip(self._weights, self.average, strict=True):
+            if w.is_floating_point():   # counters of batches and the like have no mean
+                w.copy_(a)
+
+    def _show_own(self) -> None:
+        if (live := vars(self).get("_live")) is not None:
+            for w, own in zip(self._weights, live, strict=True):
+                w.copy_(own)
+            self._live = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {k: v for k, v in super().state_dict().items() if k not in ("_weights", "_live")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(to_device(state, self.learn.data.device))
+
+
+class EMA(_Averaging):
+    """Exponential moving average of the weights: after each optimizer step, average = d · average + (1 - d) · weights.
+
+    d is `decay`, in the first steps (1 + n) / (10 + n) after n of them where that is less, so that a short run forgets its
+    start too. Buffers (the statistics of batch norm) are averaged alike. Validation measures the averaged model, and
+    after the last epoch the learner has it; an error before that leaves the weights that were being trained.
+    """
+
+    def __init__(self, learn: Any, decay: float = 0.999) -> None:
+        super().__init__(learn)
+        if not 0 < decay < 1:
+            raise ValueError(f"decay must be above 0 and below 1, not {decay}")
+        self.decay = decay
+
+    def on_step_end(self, skip_step: bool) -> None:
+        if not skip_step:
+            self.n_averaged += 1
+            decay = min(self.decay, self.n_averaged / (9 + self.n_averaged))
+            get_ema_multi_avg_fn(decay)(*self._floats(), self.n_averaged)
+
+
+class SWA(_Averaging):
+    """Stochastic weight averaging: the mean of the weights at the ends of all epochs from `start` (a part of the run) on.
+
+    From then on validation measures the averaged model, and after the last epoch the learner has it; an error before that
+    leaves the weights that were being trained. Batch norm's statistics are taken anew for it, which costs a forward pass
+    over the training data an epoch. It pays with a learning rate that stays high, not with one that is annealed to zero.
+    Source: Izmailov et al., arXiv 1803.05407.
+    """
+
+    def __init__(self, learn: Any, start: float = 0.75) -> None:
+        super().__init__(learn)
+        if not 0 <= start < 1:
+            raise ValueError(f"start is a part of the run, from 0 to below 1, not {start}")
+        self.start = start
+
+    def on_train_begin(self) -> None:
+        super().on_train_begin()
+        self.next_epoch = 0
+
+    def on_batch_begin(self, train: bool, epoch: int, n_epochs: int) -> None:  # type: ignore[override]
+        if not train:
+            self._add(epoch, n_epochs)
+            super().on_batch_begin(train)
+
+    def on_epoch_end(self, epoch: int, n_epochs: int, stop_training: bool) -> None:
+        self._add(epoch, n_epochs)
+        super().on_epoch_end(epoch, n_epochs, stop_training)
+
+    def _add(self, epoch: int, n_epochs: int) -> None:
+        if epoch < max(self.next_epoch, int(self.start * n_epochs)):
+            return
+        self.next_epoch = epoch + 1
+        if self.n_averaged:
+            get_swa_multi_avg_fn()(*self._floats(), self.n_averaged)
+        else:
+            for a, w in zip(self.average, self._weights, strict=True):
+                a.copy_(w)
+        self.n_averaged += 1
+        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.learn.model.modules()):
+            self._measure_batch_norm()
+
+    def _measure_batch_norm(self) -> None:
+        model, dl = self.learn.model, self.learn.data.train_dl
+        flags, position, random_state = [(m, m.training) for m in model.modules()], dl.state_dict(), rng_state()
+        self._show_average()
+        try:
+            update_bn(([x] for x, _ in dl), _Spread(model))
+            for a, w in zip(self.average, self._weights, strict=True):
+                a.copy_(w)
+        finally:
+            self._show_own()
+            dl.load_state_dict(position)
+            set_rng_state(random_state)
+            for m, training in flags:
+                m.training = training
+
+
+class _Spread(nn.Sequential):
+    """Calls a model with a batch's inputs, be it one or several."""
+
+    def forward(self, x: Any) -> Any:
+        return self[0](*listify(x))

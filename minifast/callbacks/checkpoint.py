@@ -1,0 +1,206 @@
+"""`Checkpoint`: a run that can be cut off anywhere and goes on as if it had not been."""
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..callback import Callback, LearnerCallback
+from ..checkpoint import learner_state, load_file, load_learner_state, plain, previous_of, save_file
+from ..state import State, Update
+from ..utils import is_plain, positive_float, positive_int
+
+__all__ = ["Checkpoint"]
+
+POSITION = ("n_epochs", "n_updates", "epoch", "num_batch", "iteration", "update", "smooth_loss", "last_metrics",
+            "stop_training", "skip_validate")
+
+
+class Checkpoint(LearnerCallback):
+    """Writes the whole run to a file as it goes, and goes on from that file if there is one: at the very next batch, to
+    exactly the end that the run would have had without the cut. A finished run is not trained again, only loaded.
+
+    The file is `path/model_dir/NAME.ckpt` of the learner; the one before is kept as `NAME.previous.ckpt` and used if the
+    last one is missing or damaged. It is written every `every` batches, or, without that, every `seconds` (less
+    often where that would cost more than 2 % of the time), at the end of the run and after Ctrl-C; never with
+    parameters that are not finite. `extend`: a run with another number of epochs may go on; its schedule is then the one
+    of the new total from where the run stands.
+
+    ValueError if the file belongs to a run with other settings, RuntimeError if another process is writing it, OSError
+    if the folder cannot be written when the run begins; later failures to write are warnings, and training goes on.
+    """
+
+    _order = 1000  # last: what it writes is what all others have made of this batch
+    only_in_fit = True
+
+    def __init__(self, learn: Any, name: str | Path, every: int | None = None, seconds: float = 10.0,
+                 extend: bool = False) -> None:
+        super().__init__(learn)
+        if not isinstance(name, (str, Path)) or not str(name):
+            raise ValueError(f"a checkpoint needs a name, not {name!r}")
+        self.path = learn.path / learn.model_dir / f"{name}.ckpt"
+        self.every = None if every is None else positive_int("every", every)
+        self.seconds, self.extend = positive_float("seconds", seconds), extend
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: what it keeps is about the file."""
+        return {}
+
+    def on_train_begin(self, **memory: Any) -> Update | None:
+        self.lock = lock(self.path)
+        self.settings, self.cost, self.saved_at = settings(self.learn), 0.0, time.monotonic()
+        self.pass_state = self.learn.data.train_dl.state_dict()
+        run = self._read()
+        if run is None:
+            save_file(self._run(memory), self.path)  # a folder that cannot be written, a callback that cannot be saved: now
+            return None
+        self._check(run["settings"])
+        return self._go_on(run)
+
+    def on_epoch_begin(self) -> None:
+        self.pass_state = self.learn.data.train_dl.state_dict()  # a pass is repeated from the state before it
+
+    def on_batch_end(self, train: bool, stop_epoch: bool, num_batch: int, iteration: int) -> None:
+        # a pass that a callback has just ended is not one to go on with: the end of the epoch is the next chance
+        if train and not stop_epoch and (self._due(iteration + 1) or self.learn.interruption.asked):
+            self._save(num_batch=num_batch + 1, iteration=iteration + 1)
+
+    def on_epoch_end(self, epoch: int, n_epochs: int, iteration: int, stop_training: bool) -> None:
+        self.pass_state = self.learn.data.train_dl.state_dict()
+        if stop_training or epoch + 1 >= n_epochs or self._due(iteration) or self.learn.interruption.asked:
+            self._save(epoch=epoch + 1, num_batch=0)
+
+    def on_train_end(self) -> None:
+        if getattr(self, "lock", None):
+            self.lock.close()
+            self.lock = None
+
+    def _due(self, iteration: int) -> bool:
+        if self.every:
+            return iteration % self.every == 0
+        return time.monotonic() - self.saved_at >= max(self.seconds, 50 * self.cost)
+
+    def _save(self, **position: int) -> None:
+        began = time.monotonic()
+        if not all(torch.isfinite(p).all() for p in self.learn.model.parameters()):
+            warnings.warn(f"the parameters are not finite any more; {self.path} keeps the last that were")
+        else:
+            try:
+                save_file(self._run({**self.learn.handler.memory, **position}), self.path, keep_previous=True)
+            except OSError as e:
+                warnings.warn(f"{self.path} could not be written ({e}); training goes on")
+        self.saved_at = time.monotonic()
+        self.cost = self.saved_at - began
+
+    def _run(self, memory: dict[str, Any]) -> dict[str, Any]:
+        learn = self.learn
+        loaders = [self.pass_state, *(dl.state_dict() for dl in learn.data.dls[1:])]
+        return {"what": "a run of minifast", "settings": self.settings, "loaders": loaders,
+                "position": plain({name: memory[name] for name in POSITION}), "learner": learner_state(learn),
+                "callbacks": {name: plain(cb.state_dict()) for name, cb in named(learn.handler).items()}}
+
+    def _read(self) -> dict[str, Any] | None:
+        problems = []
+        for path in (self.path, previous_of(self.path)):
+            try:
+                run = load_file(path)
+                if not isinstance(run, dict) or run.get("what") != "a run of minifast":
+                    raise ValueError(f"{path} is no checkpoint of a run")
+            except FileNotFoundError:
+                continue
+            except ValueError as e:
+                problems.append(str(e))
+                continue
+            if problems:
+                warnings.warn(f"{problems[0]}; going on from the one before it, {path}")
+            return run
+        if problems:
+            raise ValueError("; ".join(problems) + ". To train anew, delete it or choose another name")
+        return None
+
+    def _check(self, before: dict[str, Any]) -> None:
+        now = self.settings
+        if self.extend:
+            before = {**before, "number of epochs": now["number of epochs"], "optimizer steps": now["optimizer steps"]}
+        wrong = [f"{key}: {before.get(key)} then, {now.get(key)} now" for key in {**before, **now}
+                 if before.get(key) != now.get(key)]
+        if wrong:
+            raise ValueError(
+                f"{self.path} is a run that was begun with other settings, so it cannot be continued exactly ("
+                + "; ".join(wrong) + "). Set them back, or choose another name to train anew. (More or fewer epochs: ask "
+                "for it with Checkpoint(learn, name, extend=True) among the callbacks.)")
+
+    def _go_on(self, run: dict[str, Any]) -> Update:
+        learn, position = self.learn, run["position"]
+        if self.extend:
+            s = learn.handler.state
+            position |= {"n_epochs": s.n_epochs, "n_updates": s.n_updates, "stop_training": False}
+        try:
+            load_learner_state(learn, run["learner"])
+        except (RuntimeError, ValueError, KeyError) as e:
+            raise ValueError(f"{self.path} belongs to another model or optimizer: {e}") from e
+        for dl, state in zip(learn.data.dls, run["loaders"], strict=True):
+            dl.load_state_dict(state)
+        self.pass_state = run["loaders"][0]
+        for name, cb in named(learn.handler).items():
+            if name in run["callbacks"]:  # else it logs or watches, and has come since
+                cb.load_state_dict(run["callbacks"][name])
+        if position["smooth_loss"] is not None:
+            position["smooth_loss"] = position["smooth_loss"].to(learn.data.device)
+        finished = position["stop_training"] or position["epoch"] >= position["n_epochs"]
+        learn.recorder.rewrite(position["epoch"], learn.handler.state.pbar)
+        if not learn.silent:  # not on the standard output: there the table is to be as if nothing had happened
+            print(f"{self.path} is a finished run: it is loaded, nothing is trained. To train anew, choose another name"
+                  if finished else f"{self.path} goes on in epoch {position['epoch']} at batch {position['num_batch']}",
+                  file=sys.stderr)
+        return position  # type: ignore[no-any-return]
+
+
+def named(handler: Any) -> dict[str, Callback]:
+    """The run's callbacks and metrics by name: the class, numbered from the second one of a class on."""
+    seen: Counter[str] = Counter()
+
+    def names(callbacks: Iterable[Callback], kind: str) -> Iterable[tuple[str, Callback]]:
+        for cb in callbacks:
+            name = kind + type(cb).__name__
+            seen[name] += 1
+            yield (name if seen[name] == 1 else f"{name} {seen[name]}"), cb
+    return dict([*names(handler.callbacks, ""), *names(handler.metrics, "metric ")])
+
+
+def settings(learn: Any) -> dict[str, Any]:
+    """What a run must have in common with the one that it continues."""
+    s: State = learn.handler.state
+    found = {"number of epochs": s.n_epochs, "optimizer steps": s.n_updates, "batches in an epoch": len(learn.data.train_dl),
+             "batch size": learn.data.batch_size, "metrics": s.metrics_names, "optimizer": learn.opt.name,
+             "lr": learn.opt.values("lr"), "wd": learn.opt.values("wd")}
+    for name, cb in named(learn.handler).items():
+        if not cb.only_in_fit:
+            values = {p: vars(cb).get(p) for p in inspect.signature(type(cb)).parameters if p != "seed"}
+            values = {p: v.tolist() if isinstance(v, np.ndarray) else v for p, v in values.items()}
+            found[name] = {p: v for p, v in values.items() if is_plain(v) and not isinstance(v, torch.Tensor)}
+    return plain(found)  # type: ignore[no-any-return]
+
+
+def lock(path: Path) -> Any:
+    """Open a file beside `path` that only one process can hold; the system lets go of it even after kill -9."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = open(path.with_name(f".{path.name}.lock"), "a")  # noqa: SIM115
+    with contextlib.suppress(ImportError):  # Windows has no such locks
+        import fcntl
+        try:
+            # of the process: unlike flock's it is not handed on to loader workers, which outlive a kill by seconds
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            file.close()
+            raise RuntimeError(f"{path} is being written by another run: choose another name, or wait for it") from e
+    return file

@@ -1,0 +1,136 @@
+"""The other forms of the 1cycle policy, as papers and libraries have them; `one_cycle.py` has the default one.
+
+A form is a function of the number of updates `n`, `lr_max` (a number, or an array with one for each layer group),
+`moms` (at the ends, at the peak), `div_factor`, `pct_start` and `final_div`. A cycle starts at `lr_max / div_factor`,
+and its lowest learning rate is `lr_max / final_div`, where None stands for the form's own. What a form takes beyond
+these is given with `partial`: `OneCycleScheduler(learn, 0.1, form=partial(three_phase, pct_last=0.1))`.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..stepper import Annealing, Phases, Stepper, annealing_cos, annealing_linear, annealing_no
+from ..utils import did_you_mean
+from .scheduler import Plan
+
+__all__ = ["Form", "OTHER_FORMS", "fastai", "find_form", "keras", "pytorch", "smith", "three_phase"]
+
+Form = Callable[..., Plan]
+Moms = tuple[float, float]
+
+
+def fastai(n: int, lr_max: Any, moms: Moms, div_factor: float, pct_start: float, final_div: float | None) -> Plan:
+    """Both phases as half a cosine, lr down to `lr_max / final_div`, by default `lr_max / (div_factor * 1e4)`.
+
+    Source: fastai 1.0.61 as released (its documentation describes another form, which is minifast's default).
+    """
+    up, low, end = int(n * pct_start), lr_max / div_factor, lr_max / (final_div or div_factor * 1e4)
+    return {"lr": _through([low, lr_max, end], [up, n - up], annealing_cos),
+            "mom": _through([moms[0], moms[1], moms[0]], [up, n - up], annealing_cos)}
+
+
+def three_phase(n: int, lr_max: Any, moms: Moms, div_factor: float, pct_start: float, final_div: float | None,
+                pct_last: float | None = None) -> Plan:
+    """In straight lines up, down to the start, and on to `lr_max / final_div`, by default a hundredth of the start.
+
+    Momentum mirrors the first two phases and stays at its maximum in the last. `pct_last`: the last phase's part of the
+    run; by default the way down is as long as the way up, and the last phase has the rest. ValueError if the phases
+    are longer than the run.
+
+    Source: L. Smith and N. Topin, "Super-convergence" (arXiv 1708.07120), and arXiv 1803.09820 in its own words.
+    """
+    up = int(n * pct_start)
+    down = up if pct_last is None else n - up - int(n * pct_last)
+    if down < 0 or up + down > n:
+        raise ValueError(f"pct_start={pct_start} and pct_last={pct_last} leave no room: without pct_last the way down "
+                         "is as long as the way up, pct_start of the run; with it, both together must be at most 1")
+    return _three_lines([up, down, n - up - down], lr_max, moms, div_factor, final_div or div_factor * 100)
+
+
+def keras(n: int, lr_max: Any, moms: Moms, div_factor: float, pct_start: float, final_div: float | None) -> Plan:
+    """As `three_phase`, but the last phase is a tenth of the run and ends, by default, at a thousandth of the start.
+
+    `pct_start` plays no part: up and down take half each of what the last phase leaves.
+
+    Source: the Keras callback in A. Géron, "Hands-On Machine Learning" (2nd edition), chapter 11, which starts at
+    `div_factor=10` and leaves momentum alone (`moms=None`).
+    """
+    up = (n - (n // 10 + 1)) // 2
+    return _three_lines([up, up, n - 2 * up], lr_max, moms, div_factor, final_div or div_factor * 1000)
+
+
+def smith(n: int, lr_max: Any, moms: Moms, div_factor: float, pct_start: float, final_div: float | None) -> Plan:
+    """What the runs of arXiv 1803.09820 did: up, then straight towards 0 in as many updates, but never below
+    `lr_max / final_div`, by default a thousandth of the start, which is held. Momentum cycles on, at half the swing.
+
+    Source: the logs released with the paper (github.com/lnsmith54/hyperParam1); every figure they print comes out.
+    """
+    step = max(1, int(n * pct_start))
+    floor = lr_max / (final_div or div_factor * 1000)
+    at_least = np.maximum if isinstance(lr_max, np.ndarray) else max
+
+    def falling(start: Any, end: Any, pct: float) -> Any:
+        return at_least(start * (1 - pct), end)
+
+    swings = [(moms[0] - moms[1]) * 0.5**cycle for cycle in range(1 + n // (2 * step))]
+    return {"lr": Phases([Stepper((lr_max / div_factor, lr_max), step), Stepper((lr_max, floor), step, falling),
+                          Stepper(floor, max(0, n - 2 * step))]),
+            "mom": Phases([Stepper(way, step) for swing in swings
+                           for way in ((moms[0], moms[0] - swing), (moms[0] - swing, moms[0]))])}
+
+
+def pytorch(n: int, lr_max: Any, moms: Moms, div_factor: float, pct_start: float, final_div: float | None,
+            anneal: Annealing = annealing_cos, phases: int = 2) -> Plan:
+    """`torch.optim.lr_scheduler.OneCycleLR`; with `phases=3` its `three_phase=True`.
+
+    Its phases end at fractions of an update, the first after `n * pct_start - 1`, so that it may be that none runs at
+    exactly `lr_max`. The last update runs at the lowest lr, `lr_max / final_div`, by default with `div_factor * 1e4`
+    (torch's `final_div_factor` is `final_div / div_factor`).
+    """
+    up, low, end = pct_start * n - 1, lr_max / div_factor, lr_max / (final_div or div_factor * 1e4)
+    high, peak = moms
+    if phases == 2:
+        ends, lrs, at = [up, n - 1], [low, lr_max, end], [high, peak, high]
+    else:
+        ends, lrs, at = [up, 2 * pct_start * n - 2, n - 1], [low, lr_max, low, end], [high, peak, high, high]
+    lengths = [b - a for a, b in zip([0.0, *ends[:-1]], ends, strict=True)]
+    return {"lr": _through(lrs, lengths, anneal), "mom": _through(at, lengths, anneal)}
+
+
+OTHER_FORMS: dict[str, Form] = {
+    "fastai": fastai,
+    "three_phase": three_phase,
+    "smith": smith,
+    "keras": keras,
+    "pytorch": pytorch,
+    "pytorch_linear": partial(pytorch, anneal=annealing_linear),
+    "pytorch_three_phase": partial(pytorch, phases=3),
+    "pytorch_three_phase_linear": partial(pytorch, anneal=annealing_linear, phases=3),
+}
+
+
+def find_form(form: str | Form, forms: Mapping[str, Form]) -> Form:
+    """The form of that name, or `form` itself if it is a function; ValueError with a suggestion for an unknown name."""
+    if callable(form):
+        return form
+    if form not in forms:
+        raise ValueError(f"there is no form {form!r} of the 1cycle policy; there are {', '.join(forms)}."
+                         + did_you_mean(form, forms))
+    return forms[form]
+
+
+def _through(points: Sequence[Any], lengths: Sequence[float], func: Annealing) -> Phases:
+    """From each of the points to the next, in as many updates as `lengths` says (torch's may be fractions)."""
+    pairs = zip(points[:-1], points[1:], lengths, strict=True)
+    # a straight line from a value to itself would waver in its last digit
+    return Phases([Stepper((a, b), n, annealing_no if a is b else func) for a, b, n in pairs])  # type: ignore[arg-type]
+
+
+def _three_lines(lengths: Sequence[int], lr_max: Any, moms: Moms, div_factor: float, final_div: float) -> Plan:
+    low = lr_max / div_factor
+    return {"lr": _through([low, lr_max, low, lr_max / final_div], lengths, annealing_linear),
+            "mom": _through([moms[0], moms[1], moms[0], moms[0]], lengths, annealing_linear)}

@@ -1,0 +1,159 @@
+"""Schedules of the field as curves: `ParamScheduler(learn, lr=schedules.cosine(0.1))` sets a hyper-parameter by one.
+
+A curve is a function of the number of optimizer steps and of the steps in an epoch that returns a function of the step.
+Values are numbers or lists with one for each layer group; lengths are in epochs and need not be whole.
+"""
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..stepper import Annealing, Phases, Stepper, annealing_cos, annealing_linear, annealing_poly
+from ..utils import positive_float
+from .scheduler import Schedule
+
+__all__ = ["Curve", "constant", "cosine", "exp_range", "exponential", "flat_cosine", "linear",
+           "piecewise", "polynomial", "restarts", "triangular", "triangular2", "warm_up"]
+
+Curve = Callable[[int, float], Schedule]
+
+
+def constant(value: Any) -> Curve:
+    """`value` throughout."""
+    return lambda n, per_epoch: Stepper(_value(value), n)
+
+
+def linear(start: Any, end: Any = 0.0) -> Curve:
+    """A straight line from `start` to `end`."""
+    return _annealed(start, end, annealing_linear)
+
+
+def cosine(start: Any, end: Any = 0.0) -> Curve:
+    """Half a cosine wave from `start` to `end`.
+
+    Source: I. Loshchilov and F. Hutter, "SGDR" (arXiv 1608.03983), equation 5, without restarts.
+    """
+    return _annealed(start, end, annealing_cos)
+
+
+def polynomial(start: Any, end: Any = 0.0, power: float = 1.0) -> Curve:
+    """`end + (start - end) * (1 - i / n) ** power` at step `i` of `n`: "poly" in Caffe and in segmentation papers."""
+    return _annealed(start, end, annealing_poly(positive_float("power", power)))
+
+
+def exponential(start: Any, gamma: float, every: str = "epoch") -> Curve:
+    """`start`, times `gamma` after every "epoch" or every "batch"."""
+    if every not in ("epoch", "batch"):
+        raise ValueError(f"every must be 'epoch' or 'batch', not {every!r}")
+    first, gamma = _value(start), positive_float("gamma", gamma)
+
+    def curve(n: int, per_epoch: float) -> Schedule:
+        return lambda i: first * gamma ** (i if every == "batch" else i // per_epoch)
+    return curve
+
+
+def piecewise(levels: Sequence[Any], epochs: Sequence[float]) -> Curve:
+    """The first of `levels`, and from each of the `epochs` on the next: `piecewise([0.1, 0.01, 1e-3], [30, 60])`."""
+    if len(levels) != len(epochs) + 1 or sorted(set(epochs)) != list(epochs):
+        raise ValueError(f"epochs must ascend, and be one fewer than the {len(levels)} levels, not {epochs}")
+    held = [_value(level) for level in levels]
+
+    def curve(n: int, per_epoch: float) -> Schedule:
+        starts = [round(e * per_epoch) for e in epochs]
+        return lambda i: held[bisect_right(starts, i)]
+    return curve
+
+
+def restarts(start: Any, end: Any = 0.0, cycle_len: float = 1.0, cycle_mult: float = 1.0) -> Curve:
+    """SGDR: half a cosine from `start` to `end` in `cycle_len` epochs, again and again, each `cycle_mult` times as long
+    as the one before. The last one is cut short where the run ends first.
+
+    Source: I. Loshchilov and F. Hutter, "SGDR: stochastic gradient descent with warm restarts" (arXiv 1608.03983).
+    """
+    positive_float("cycle_len", cycle_len)
+    if positive_float("cycle_mult", cycle_mult) < 1:
+        raise ValueError(f"cycle_mult must be at least 1, not {cycle_mult}: cycles of less and less would never end")
+    def curve(n: int, per_epoch: float) -> Schedule:
+        cycles: list[Stepper] = []
+        epochs, done = cycle_len, 0
+        while done < n:
+            cycles.append(Stepper((start, end), _steps(epochs, per_epoch), annealing_cos))
+            epochs, done = epochs * cycle_mult, done + cycles[-1].n_iter
+        return Phases(cycles)
+    return curve
+
+
+def triangular(base: Any, peak: Any, step_size: float) -> Curve:
+    """Cyclical: in a straight line from `base` to `peak` in `step_size` epochs, in as many back, and again.
+
+    For momentum `base` is the higher one: `lr=triangular(0.01, 0.1, 2), mom=triangular(0.95, 0.85, 2)`.
+
+    Source: L. Smith, "Cyclical learning rates for training neural networks" (arXiv 1506.01186), section 3.1.
+    """
+    return _triangles(base, peak, step_size, 1.0)
+
+
+def triangular2(base: Any, peak: Any, step_size: float) -> Curve:
+    """As `triangular`, each cycle half as high above `base` as the one before (same source)."""
+    return _triangles(base, peak, step_size, 0.5)
+
+
+def exp_range(base: Any, peak: Any, step_size: float, gamma: float) -> Curve:
+    """As `triangular`, its height times `gamma` after every batch (same source)."""
+    low, gamma = _value(base), positive_float("gamma", gamma)
+
+    def curve(n: int, per_epoch: float) -> Schedule:
+        triangle = triangular(base, peak, step_size)(n, per_epoch)
+        return lambda i: low + (triangle(i) - low) * gamma**i
+    return curve
+
+
+def flat_cosine(value: Any, end: Any = 0.0, pct_start: float = 0.72, anneal: Annealing = annealing_cos) -> Curve:
+    """`value` for the first `pct_start` of the run, then annealed to `end`, by default as half a cosine."""
+    if not 0 <= pct_start <= 1:
+        raise ValueError(f"pct_start is the flat part of the run, from 0 to 1, not {pct_start}")
+
+    def curve(n: int, per_epoch: float) -> Schedule:
+        flat = int(n * pct_start)
+        return Phases([Stepper(_value(value), flat), Stepper((value, end), n - flat, anneal)])
+    return curve
+
+
+def warm_up(curve: Curve, epochs: float = 1.0, div_factor: float = 25.0) -> Curve:
+    """For `epochs` epochs a straight line from a `div_factor`-th of where `curve` begins, then `curve` over the rest.
+
+    Source: P. Goyal and others, "Accurate, large minibatch SGD" (arXiv 1706.02677), section 2.2.
+    """
+    positive_float("epochs", epochs), positive_float("div_factor", div_factor)
+
+    def warmed(n: int, per_epoch: float) -> Schedule:
+        steps = min(_steps(epochs, per_epoch), n)
+        after = curve(max(1, n - steps), per_epoch)
+        ramp = Stepper((after(0) / div_factor, after(0)), steps)
+        return lambda i: ramp(i) if i < steps else after(i - steps)
+    return warmed
+
+
+def _value(x: Any) -> Any:
+    return np.array(x, dtype=float) if isinstance(x, (list, tuple, np.ndarray)) else float(x)
+
+
+def _annealed(start: Any, end: Any, func: Annealing) -> Curve:
+    return lambda n, per_epoch: Stepper((start, end), n, func)
+
+
+def _steps(epochs: float, per_epoch: float) -> int:
+    return max(1, round(epochs * per_epoch))
+
+
+def _triangles(base: Any, peak: Any, step_size: float, shrink: float) -> Curve:
+    low, high, epochs = _value(base), _value(peak), positive_float("step_size", step_size)
+
+    def curve(n: int, per_epoch: float) -> Schedule:
+        steps = _steps(epochs, per_epoch)
+        peaks = [low + (high - low) * shrink**k for k in range(1 + n // (2 * steps))]
+        return Phases([Stepper(way, steps) for top in peaks for way in ((low, top), (top, low))])
+    return curve
