@@ -23,7 +23,7 @@ __all__ = ["save_file", "load_file", "previous_of", "rng_state", "set_rng_state"
 
 
 FORMAT = 1              # of the files; goes up when an older minifast could not make sense of a new one
-SEAL = "minifast %d %s\n"  # stands behind the data: format and SHA-256. A zip file's readers overlook it, torch's too
+SEAL = "minifast %04d %s\n"  # stands behind the data: format and SHA-256. A zip file's readers overlook it, torch's too
 SEAL_LENGTH = len(SEAL % (FORMAT, "0" * 64))
 
 
@@ -94,8 +94,8 @@ def load_file(path: Path | str, device: torch.device | str | None = None) -> Any
     try:
         return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except pickle.UnpicklingError as e:
-        raise ValueError(f"{path} holds more than tensors and plain values (or is damaged), so it is not read: that could "
-                         "run code from the file") from e
+        raise ValueError(f"{path} holds more than tensors and plain values (or is damaged), so it is not read: that "
+                         "could run code from the file") from e
     except (RuntimeError, EOFError, ValueError, KeyError) as e:
         raise ValueError(f"{path} is damaged or is no file of saved tensors: {e}") from e
 
@@ -103,7 +103,7 @@ def load_file(path: Path | str, device: torch.device | str | None = None) -> Any
 def _check_seal(path: Path, content: bytes) -> None:
     seal = content[-SEAL_LENGTH:].split()
     if len(seal) != 3 or seal[0] != b"minifast" or not seal[1].isdigit():
-        return  # a bare file of torch.save; a truncated one of ours too, which torch cannot read: its index is at the end
+        return  # a bare file of torch.save; or one of ours cut short, which torch cannot read: its index is at the end
     if (version := int(seal[1])) != FORMAT:
         raise ValueError(f"{path} has format {version}, and this minifast reads format {FORMAT}: "
                          + ("update minifast" if version > FORMAT else "read it with the minifast that wrote it"))
@@ -177,8 +177,8 @@ def preserved(learn: Any, callbacks: Sequence[Callback] = (), weights: bool = Tr
     """Whatever happens inside, afterwards all is as before, bit for bit; everything is kept in memory, none on disk.
 
     That is: the attributes of the learner, of its recorder and of `callbacks`, train/eval flags, random generators, the
-    positions of the loaders, and with `weights=True` also the optimizer and all that the model's modules hold
-    (parameters, gradients, buffers, attributes). Lists, dicts and tensors get their contents back in place, because
+    positions of the loaders, buffers, and with `weights=True` also the optimizer and all else that the model's modules
+    hold (parameters, gradients, attributes). Lists, dicts and tensors get their contents back in place, because
     somebody else may hold them too.
     """
     modules = list(learn.model.modules())
@@ -187,8 +187,10 @@ def preserved(learn: Any, callbacks: Sequence[Callback] = (), weights: bool = Tr
     contents: Contents = {}
     for owner in (learn, learn.recorder):
         _keep(vars(owner), contents, tensors=False)
-    for owner in (*callbacks, *(modules if weights else ())):
-        _keep(vars(owner), contents)
+    for cb in callbacks:
+        _keep(vars(cb), contents)
+    for m in modules:  # without `weights` its attributes are left: they may be what the caller wants to see
+        _keep(vars(m) if weights else m._buffers, contents)
     if opt:
         _keep([opt.state, opt.param_groups], contents)
     flags = [(m, m.training) for m in modules]

@@ -1,17 +1,21 @@
 """Small fakes for tests, ours and users': data that fits in a line, and a learner that trains in milliseconds."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from . import loop
+from .callback import Callback, CallbackHandler
 from .data import DataBunch
 from .learner import Learner
+from .progress import Progress
+from .state import State
 
-__all__ = ["fake_data", "fake_learner"]
+__all__ = ["fake_data", "fake_learner", "simulate", "Answer", "Simulation"]
 
 
 def fake_data(n_in: int = 5, n_out: int = 4, batch_size: int = 5, train_length: int = 10, valid_length: int = 5,
@@ -38,3 +42,72 @@ def fake_learner(n_in: int = 5, n_out: int = 4, batch_size: int = 5, train_lengt
     kwargs = {"silent": True, **kwargs}
     learn = Learner(data, nn.Sequential(*groups), **kwargs)
     return learn.split(groups[1:]) if layer_group_count > 1 else learn
+
+
+class Answer(NamedTuple):
+    """What a callback answered, and when: `batch` and `train` are the state's `num_batch` and `train` then."""
+
+    event: str
+    epoch: int
+    batch: int
+    train: bool
+    answer: dict[str, Any]
+
+
+class Simulation(NamedTuple):
+    """The answers in their order, the state when the run had ended, the callback, and the learner it was shown."""
+
+    answers: list[Answer]
+    state: State
+    callback: Callback
+    learn: Learner
+
+
+def simulate(callback: Callback | Callable[[Learner], Callback], n_epochs: int = 2, n_batches: int = 3,
+             n_valid: int = 1, losses: Sequence[float] = (), valid_losses: Sequence[float] = (),
+             metrics: Mapping[str, Sequence[Any]] | None = None) -> Simulation:
+    """Drive a callback through the events of a run in which nothing is learned: the real loop over scripted numbers.
+
+    `callback`: an instance, or for those that take a learner a function of it (the class, a partial). `losses`: those
+    of the training batches, in order; `valid_losses` and `metrics`: those of the epochs. The last value of each goes on
+    for as long as the run does; without any a loss is 1. What the callback raises comes out as it does from a fit.
+
+        simulate(partial(EarlyStoppingCallback, patience=2), 9, valid_losses=[3, 2, 2]).state.epoch
+    """
+    learn = fake_learner(2, 2, batch_size=1, train_length=n_batches, valid_length=n_valid)
+    if not isinstance(callback, Callback):
+        callback = callback(learn)
+    answers: list[Answer] = []
+
+    class Listening(CallbackHandler):
+        def _take(self, who: Callback, event: str, answer: Any) -> None:
+            super()._take(who, event, answer)
+            if who is callback:
+                s = self.state
+                answers.append(Answer(event, s.epoch, s.num_batch, s.train, answer))
+
+    def loss_func(output: Tensor, target: Tensor) -> Tensor:
+        value = _at(losses, state.iteration) if state.train else _at(valid_losses, state.epoch)
+        return output.sum() * 0 + value
+
+    learn.loss_func = loss_func
+    learn.metrics = [_Scripted(name, values) for name, values in (metrics or {}).items()]
+    state = State(n_epochs=n_epochs, n_updates=n_epochs * n_batches, metrics=learn.metrics,
+                  pbar=Progress(n_epochs, silent=True))
+    learn.handler = Listening([learn.recorder, callback], learn.metrics, state)
+    loop.fit(learn, learn.handler)
+    return Simulation(answers, state, callback, learn)
+
+
+class _Scripted(Callback):
+    """A metric with given values."""
+
+    def __init__(self, name: str, values: Sequence[Any]) -> None:
+        self.name, self.values = name, values
+
+    def on_epoch_end(self, epoch: int, last_metrics: list[Any]) -> Any:
+        return {"last_metrics": [*last_metrics, _at(self.values, epoch)]}
+
+
+def _at(values: Sequence[Any], i: int) -> Any:
+    return values[min(i, len(values) - 1)] if len(values) else 1.0

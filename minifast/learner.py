@@ -14,8 +14,15 @@ from torch import Tensor, nn
 from . import loop
 from .callback import Callback, CallbackHandler
 from .callbacks.flat_cos_anneal import FlatCosAnnealScheduler
+from .callbacks.checkpoint import Checkpoint
+from .callbacks.failures import FiniteGuard, Interruption
+from .callbacks.gradients import GradientClipping
 from .callbacks.lr_finder import LRFinder
+from .callbacks.memory import ChannelsLast
+from .callbacks.mixup import MixUpCallback
 from .callbacks.one_cycle import OneCycleScheduler
+from .callbacks.precision import MixedPrecision
+from .callbacks.summary import Text, listeners_summary, model_summary
 from .checkpoint import load_file, preserved, save_file
 from .data import DataBunch, DatasetType
 from .layers import loss_activation, split_model, unreduced
@@ -25,7 +32,7 @@ from .progress import Progress
 from .recorder import Recorder
 from .state import State
 from .suggestion import RangeTest
-from .utils import even_mults, listify, positive_float, positive_int, to_detach
+from .utils import even_mults, frames_forgotten, listify, positive_float, positive_int, to_detach
 
 __all__ = ["Learner", "fit_one_cycle", "lr_find"]
 
@@ -41,6 +48,7 @@ class Learner:
     `true_wd`, also of normalisation layers and biases with `bn_wd`. `train_bn`: normalisation layers of frozen groups go on
     training. `callbacks`: instances, in every run; `callback_fns`: functions of the learner that make one for each run.
     `path` / `model_dir`: where `save` writes. `silent`: no bars and no table.
+    `check_finite`: end a fit whose loss is NaN or infinite, see `FiniteGuard`.
 
     Raises TypeError or ValueError if something given cannot work.
     """
@@ -49,7 +57,7 @@ class Learner:
                  loss_func: Callable[..., Any] | None = None, metrics: Any = None, true_wd: bool = True, bn_wd: bool = True,
                  wd: float = 1e-2, train_bn: bool = True, path: str | Path | None = None, model_dir: str | Path = "models",
                  callback_fns: Any = None, callbacks: Any = None, layer_groups: Sequence[nn.Module] | None = None,
-                 add_time: bool = True, silent: bool = False) -> None:
+                 add_time: bool = True, silent: bool = False, check_finite: bool = True) -> None:
         if not isinstance(data, DataBunch):
             raise TypeError(f"data must be a DataBunch, not {type(data).__name__}; "
                             "DataBunch(train_dl, valid_dl) wraps any two iterables of (inputs, targets) batches")
@@ -70,28 +78,38 @@ class Learner:
                             *(("callback_fns", make) for make in self.callback_fns)):
             _check_function(name, given)
         self.layer_groups = listify(layer_groups) or [model]
-        self.silent = silent
+        self.silent, self.check_finite = silent, check_finite
         self._opt: OptimWrapper | None = None
         self.recorder = Recorder(self, add_time, silent)
+        self.handler: CallbackHandler | None = None     # of the run in progress, None outside of one
+        self.stopped: str | None = None                 # why the last run ended early, None if it did not
 
     # ---- training
 
-    def fit(self, epochs: int, lr: Any = DEFAULT_LR, wd: float | None = None, callbacks: Any = None) -> None:
+    def fit(self, epochs: int, lr: Any = DEFAULT_LR, wd: float | None = None, callbacks: Any = None,
+            checkpoint: str | Path | None = None) -> None:
         """Train for `epochs` epochs at `lr` (a number, a list with one for each layer group, or a slice: see `lr_range`).
 
         The optimizer and its state live on from fit to fit; lr and wd are set anew. `callbacks` are for this fit only.
+        `checkpoint`: the name of a file from which this fit goes on exactly where it was cut off: see `Checkpoint`.
+        `stopped` then says why the fit ended early, None if it did not.
         """
         epochs = positive_int("epochs", epochs)
         self._set_opt(self.lr_range(lr), wd)
-        self._run(epochs, [self.recorder, *self._callbacks(callbacks)])
+        safety: list[Callback] = [Interruption(self)]
+        if self.check_finite:
+            safety.append(FiniteGuard(self))
+        if checkpoint is not None:
+            safety.append(Checkpoint(self, checkpoint))
+        self._run(epochs, [self.recorder, *self._callbacks(callbacks), *safety])
 
     def fit_one_cycle(self, cyc_len: int, max_lr: Any = DEFAULT_LR, moms: tuple[float, float] | None = (0.95, 0.85),
                       div_factor: float = 25.0, pct_start: float = 0.3, wd: float | None = None,
-                      callbacks: Any = None) -> None:
-        """Train for `cyc_len` epochs by the 1cycle policy with its peak at `max_lr`: see `OneCycleScheduler`."""
+                      callbacks: Any = None, checkpoint: str | Path | None = None) -> None:
+        """Train for `cyc_len` epochs by the 1cycle policy with its peak at `max_lr`: see `OneCycleScheduler`, `fit`."""
         lr = self.lr_range(max_lr)
         one_cycle = OneCycleScheduler(self, lr, moms, div_factor, pct_start)
-        self.fit(cyc_len, lr, wd=wd, callbacks=[*listify(callbacks), one_cycle])
+        self.fit(cyc_len, lr, wd=wd, callbacks=[*listify(callbacks), one_cycle], checkpoint=checkpoint)
 
     def fit_fc(self, tot_epochs: int = 1, lr: Any = DEFAULT_LR, moms: tuple[float, float] | None = (0.95, 0.85),
                start_pct: float = 0.72, wd: float | None = None, callbacks: Any = None) -> None:
@@ -110,11 +128,12 @@ class Learner:
             finder = LRFinder(self, start_lr, end_lr, num_it, stop_div)
             self._set_opt(self.opt.values("lr"), wd)
             self._run(math.ceil(num_it / len(self.data.train_dl)), [*self._callbacks(in_fit=False), finder])
-        self.lr_finder, self.recorder.range_test = finder, finder.result
+        found = finder.result
+        self.lr_finder, self.recorder.range_test = finder, found
         if not self.silent:
             print("LR finder is complete; learn.recorder.plot() draws it, learn.recorder.plot(suggestion=True) "
                   "also marks a suggestion.")
-        return finder.result
+        return found
 
     def _callbacks(self, more: Any = None, in_fit: bool = True) -> list[Callback]:
         every = [*self.callbacks, *(make(self) for make in self.callback_fns), *listify(more)]
@@ -124,7 +143,18 @@ class Learner:
         with Progress(epochs, self.silent) as pbar:
             n_updates = epochs * len(self.data.train_dl)
             state = State(n_epochs=epochs, n_updates=n_updates, metrics=self.metrics, pbar=pbar)
-            loop.fit(self, CallbackHandler(callbacks, [as_metric(m) for m in self.metrics], state))
+            before, self.stopped = self.handler, None
+            self.handler = CallbackHandler(callbacks, [as_metric(m) for m in self.metrics], state)
+            try:
+                with frames_forgotten():
+                    loop.fit(self, self.handler)
+                if state.epoch < state.n_epochs:
+                    self.stopped = f"by a callback after epoch {state.epoch - 1}"
+            except BaseException as e:
+                self.stopped = f"by {type(e).__name__} in epoch {state.epoch}, batch {state.num_batch}"
+                raise
+            finally:
+                self.handler = before
 
     # ---- layer groups and the optimizer
 
@@ -206,6 +236,50 @@ class Learner:
         """Train all layer groups."""
         self.freeze_to(0)
 
+    # ---- callbacks and a look inside
+
+    def mixup(self, alpha: float = 0.4, stack_x: bool = False, stack_y: bool = True) -> Learner:
+        """Train on mixtures of samples from now on: see `MixUpCallback`. `mixup(0)` ends it."""
+        return self._replace(MixUpCallback, MixUpCallback(self, alpha, stack_x, stack_y) if alpha else None)
+
+    def clip_grad(self, clip: float | None = 0.1, by: str = "norm") -> Learner:
+        """Clip gradients from now on: see `GradientClipping`. `clip_grad(None)` ends it."""
+        return self._replace(GradientClipping, GradientClipping(self, clip, by) if clip else None)
+
+    def to_fp16(self, init_scale: float = 2.0**16) -> Learner:
+        """Run the model in 16-bit floats from now on, with loss scaling: see `MixedPrecision`. For GPUs."""
+        return self._replace(MixedPrecision, MixedPrecision(self, "fp16", init_scale))
+
+    def to_bf16(self) -> Learner:
+        """Run the model in bfloat16 from now on: see `MixedPrecision`."""
+        return self._replace(MixedPrecision, MixedPrecision(self, "bf16"))
+
+    def to_fp32(self) -> Learner:
+        """Run the model in 32-bit floats again."""
+        return self._replace(MixedPrecision, None)
+
+    def to_channels_last(self, on: bool = True) -> Learner:
+        """Have weights and pictures lie in memory channels last (see `ChannelsLast`), or, with False, as usual again."""
+        self.model.to(memory_format=torch.channels_last if on else torch.contiguous_format)
+        return self._replace(ChannelsLast, ChannelsLast(self) if on else None)
+
+    def show_callbacks(self, callbacks: Any = None) -> Text:
+        """Who listens to which event of a fit (with these `callbacks`), in which order."""
+        before = dict(vars(self))
+        try:
+            every = [self.recorder, *self._callbacks(callbacks)]
+            return listeners_summary(CallbackHandler(every, [as_metric(m) for m in self.metrics]))
+        finally:
+            vars(self).update(before)   # making the `callback_fns` has replaced those of the last fit
+
+    def summary(self) -> Text:
+        """The model's layers: output shapes for a training batch, parameters, whether they are trained, size."""
+        return model_summary(self)
+
+    def _replace(self, kind: type[Callback], callback: Callback | None) -> Learner:
+        self.callbacks = [cb for cb in self.callbacks if type(cb) is not kind] + listify(callback)
+        return self
+
     # ---- inference
 
     def validate(self, dl: Any = None, callbacks: Any = None, metrics: Any = None) -> list[Any]:
@@ -245,7 +319,7 @@ class Learner:
         with preserved(self, self.callbacks, weights=False):
             state = State(metrics=list(metrics), train=False, skip_validate=False, pbar=Progress(1, silent=True))
             handler = CallbackHandler(self._callbacks(callbacks, in_fit=False), [as_metric(m) for m in metrics], state)
-            with handler.running():
+            with frames_forgotten(), handler.running():
                 loop.validate(view, handler, dl)
         return state
 

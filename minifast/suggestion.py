@@ -1,71 +1,217 @@
-"""What a learning-rate range test found, and the learning rates that rules suggest from it. No torch in here."""
+"""What a learning-rate range test found, and the rules that read a learning rate off it. No torch in here.
+
+A rule is a function (lrs, losses) -> Suggestion (a plain number or None will do). Those here look at the order of the
+losses and at ratios of their differences alone: a loss times a positive constant, plus any constant, gives the same
+answer up to rounding. Losses that are not finite are left out. On a smooth curve, more batches in between move the
+answer by no more than two of the steps between learning rates that there were before.
+"""
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["RULES", "RangeTest", "Suggestion", "steepest", "minimum", "valley"]
+from .utils import did_you_mean
+
+__all__ = ["RULES", "RangeTest", "RangeTests", "Suggestion", "basin", "steepest", "minimum", "valley"]
 
 Floats = NDArray[np.float64]
 
+FLAT = "the loss never falls; try other learning rates"
+MIN_POINTS = 10     # fewer losses show no curve
+WIDTH = 0.2         # decades of learning rate: the standard deviation of the window that smooths
+DEPTH = 0.5         # of the fall: the basin is where the loss is lower than this
+POINT = 0.4         # of the way through the basin; less wastes the run, more risks it
+SIGNIFICANT = 4     # standard errors that the loss must fall; pure noise reaches two and a half
 
-@dataclass
+
+@dataclass(frozen=True)
 class Suggestion:
-    rule: str
+    """A learning rate and, if the rule gives one, the interval around it; or lr None and the `reason` for that.
+
+    It serves as the number wherever one is wanted, `learn.fit_one_cycle(2, learn.lr_find().suggestion)`; without a
+    learning rate that raises a ValueError with the reason.
+    """
+
     lr: float | None
     low: float | None = None
     high: float | None = None
     reason: str = ""
 
+    def __float__(self) -> float:
+        if self.lr is None:
+            raise ValueError(f"the range test suggests no learning rate: {self.reason}")
+        return self.lr
+
+    def __repr__(self) -> str:
+        if self.lr is None:
+            return f"none: {self.reason}"
+        return f"{self.lr:.2E}" + (f" ({self.low:.2E} to {self.high:.2E})" if self.low and self.high else "")
+
+
+Rule = Callable[[Floats, Floats], "Suggestion | float | None"]
+
+
+def basin(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
+    """minifast's own rule: the interval in which the loss is at least half of the way down from its start to its
+    lowest, and the point two fifths of the way through it (in log lr).
+
+    `losses` are the batches' own. They are smoothed here, by a window (Gaussian, 0.2 decades) that looks both ways and
+    so does not lag. The start is the median of the first quarter; losses above it count as equal to it. No suggestion
+    if fewer than ten losses are finite, if none after the first quarter is the lowest, or if the loss falls by less than
+    four standard errors of the smoothed loss.
+    """
+    log_lr, losses = _curve(lrs, losses)
+    if len(losses) < MIN_POINTS:
+        return _too_short(losses, MIN_POINTS)
+    quarter = max(3, len(losses) // 4)
+    weights = np.exp(-(((log_lr[:, None] - log_lr) / WIDTH) ** 2) / 2)
+    weights /= weights.sum(1, keepdims=True)
+    depth = weights @ np.maximum(np.median(losses[:quarter]) - losses, 0)
+    deepest = int(depth.argmax())
+    if depth[deepest] == 0 or deepest < quarter:
+        return Suggestion(None, reason=FLAT)
+    # the median difference of neighbours is 0.954 standard deviations of one loss, and hardly feels the slope
+    noise = np.median(np.abs(np.diff(losses))) / 0.954 * np.sqrt((weights[deepest] ** 2).sum())
+    if depth[deepest] < SIGNIFICANT * noise:
+        return Suggestion(None, reason=f"too noisy: the loss falls by {depth[deepest]:.2g}, up to {SIGNIFICANT * noise:.2g} "
+                                       "may be chance; try more batches (num_it=) or larger ones")
+    level = DEPTH * float(depth[deepest])
+    low, high = _crossing(log_lr, depth, level), _crossing(log_lr[::-1], depth[::-1], level)
+    return Suggestion(float(10 ** (low + POINT * (high - low))), float(10**low), float(10**high))
+
+
+def steepest(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
+    """Where the loss falls fastest per factor of the learning rate: argmin of the central differences in log lr, as in
+    fastai v1's "min numerical gradient" and fastai 2's `steep`."""
+    log_lr, losses = _curve(lrs, losses)
+    if len(losses) < 3:
+        return _too_short(losses, 3)
+    slope = np.gradient(losses, log_lr)
+    if slope.min() >= 0:
+        return Suggestion(None, reason=FLAT)
+    return Suggestion(float(10 ** log_lr[slope.argmin()]))
+
+
+def minimum(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
+    """A tenth of where the loss is lowest: fastai v1's "min loss divided by 10" and fastai 2's `minimum`."""
+    log_lr, losses = _curve(lrs, losses)
+    if not len(losses):
+        return _too_short(losses, 1)
+    return Suggestion(float(10 ** (log_lr[losses.argmin()] - 1)))
+
+
+def valley(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
+    """The middle (in log lr) of the longest falling subsequence of the losses, as if it had no gaps before its end:
+    fastai 2's `valley`, its default rule."""
+    log_lr, losses = _curve(lrs, losses)
+    if len(losses) < 2:
+        return _too_short(losses, 2)
+    lowest: list[float] = []    # for each length, the last and lowest loss of a falling subsequence, negated to ascend
+    end = 0
+    for i, loss in enumerate(-losses):
+        k = bisect_left(lowest, loss)
+        end = i if k == len(lowest) else end
+        lowest[k:k + 1] = [loss]
+    if len(lowest) < 2:
+        return Suggestion(None, reason=FLAT)
+    low, high = log_lr[max(0, end - len(lowest))], log_lr[end]
+    return Suggestion(float(10 ** ((low + high) / 2)), float(10**low), float(10**high))
+
+
+RULES: dict[str, Rule] = {"basin": basin, "steepest": steepest, "minimum": minimum, "valley": valley}
+
 
 def _curve(lrs: ArrayLike, losses: ArrayLike) -> tuple[Floats, Floats]:
+    """log10 of the learning rates, and the losses, where these are finite."""
     lrs, losses = np.asarray(lrs, dtype=float), np.asarray(losses, dtype=float)
-    kept = np.isfinite(losses)
-    return lrs[kept], losses[kept]
+    if lrs.shape != losses.shape or lrs.ndim != 1:
+        raise ValueError(f"lrs and losses must be two lists of equal length, not {lrs.shape} and {losses.shape}")
+    if len(lrs) and not (lrs[0] > 0 and np.isfinite(lrs[-1]) and np.all(np.diff(lrs) > 0)):
+        raise ValueError("the learning rates must be above 0 and grow from batch to batch, as those of lr_find do")
+    finite = np.isfinite(losses)
+    return np.log10(lrs[finite]), losses[finite]
 
 
-def steepest(lrs: ArrayLike, losses: ArrayLike) -> float:
-    lrs, losses = _curve(lrs, losses)
-    return float(lrs[np.gradient(losses, np.log(lrs)).argmin()])
+def _crossing(x: Floats, y: Floats, level: float) -> float:
+    """Where y first rises to `level`: on the line between two points, or at the first point."""
+    i = int((y >= level).argmax())
+    return float(x[i] if i == 0 else x[i - 1] + (x[i] - x[i - 1]) * (level - y[i - 1]) / (y[i] - y[i - 1]))
 
 
-def minimum(lrs: ArrayLike, losses: ArrayLike) -> float:
-    lrs, losses = _curve(lrs, losses)
-    return float(lrs[losses.argmin()]) / 10
+def _too_short(losses: Floats, n: int) -> Suggestion:
+    return Suggestion(None, reason=f"too short: {len(losses)} finite losses where it takes {n}; try more (num_it=)")
 
 
-def valley(lrs: ArrayLike, losses: ArrayLike) -> float:
-    raise ValueError("x")
-
-
-RULES: dict[str, Callable[[Any, Any], Any]] = {"steepest": steepest, "minimum": minimum}
-
-
-@dataclass
+@dataclass(repr=False)
 class RangeTest:
-    """The learning rate and the smoothed loss of each batch of a range test."""
+    """What a range test measured, as arrays with a value for each batch: the learning rate (of the last layer group),
+    the smoothed loss, and the batch's own (`raw_losses`; default `losses`). It prints what the rules suggest."""
 
-    lrs: Any
-    losses: Any
-    raw_losses: Any = None
-    rules: Mapping[str, Any] = field(default_factory=lambda: RULES)
+    lrs: Floats
+    losses: Floats
+    raw_losses: Floats = None  # type: ignore[assignment]  # never None after __post_init__
+
+    def __post_init__(self) -> None:
+        raw = self.losses if self.raw_losses is None else self.raw_losses
+        self.lrs, self.losses, self.raw_losses = (np.asarray(a, dtype=float) for a in (self.lrs, self.losses, raw))
 
     def trimmed(self, skip_start: int = 0, skip_end: int = 0) -> RangeTest:
-        """Without the first and the last batches, and without those whose loss is not finite."""
-        kept = slice(skip_start, max(0, len(self.lrs) - skip_end))
-        lrs, losses = np.asarray(self.lrs)[kept], np.asarray(self.losses)[kept]
-        return RangeTest(lrs[np.isfinite(losses)], losses[np.isfinite(losses)])
+        """Without the first and the last batches, and without those whose smoothed loss is not finite."""
+        kept = np.isfinite(self.losses)
+        kept[:skip_start] = False
+        kept[max(0, len(kept) - skip_end):] = False
+        return RangeTest(self.lrs[kept], self.losses[kept], self.raw_losses[kept])
+
+    def suggest(self, rule: str | Rule = "basin") -> Suggestion:
+        """What the rule says: the name of one in `RULES`, or your own, a function of (lrs, losses).
+
+        `basin` reads each batch's own loss; all others read the smoothed one, without the first tenth of the batches,
+        where the mean has not settled, and the last twentieth, where it explodes. ValueError for an unknown name.
+        """
+        if isinstance(rule, str) and rule not in RULES:
+            raise ValueError(f"there is no rule {rule!r}, but {', '.join(RULES)}." + did_you_mean(rule, RULES))
+        function = RULES[rule] if isinstance(rule, str) else rule
+        if function is basin:
+            return basin(self.lrs, self.raw_losses)
+        test = self.trimmed(len(self.lrs) // 10, len(self.lrs) // 20)
+        found = function(test.lrs, test.losses)
+        if isinstance(found, Suggestion):
+            return found
+        return Suggestion(None, reason="the rule gave none") if found is None else Suggestion(float(found))
+
+    @property
+    def suggestion(self) -> Suggestion:
+        """What `basin` says, the rule with the least regret in the comparison of tests/bench/finder."""
+        return self.suggest()
 
     @property
     def suggestions(self) -> dict[str, Suggestion]:
-        found = {}
-        for name, rule in self.rules.items():
-            try:
-                found[name] = Suggestion(name, rule(self.lrs, self.losses))
-            except ValueError as e:
-                found[name] = Suggestion(name, None, reason=str(e))
-        return found
+        """What every rule says."""
+        return {name: self.suggest(name) for name in RULES}
+
+    @property
+    def lowest(self) -> float:
+        """The lowest smoothed loss; NaN if none is finite."""
+        return float(min(self.losses[np.isfinite(self.losses)], default=np.nan))
+
+    def __repr__(self) -> str:
+        if not len(self.lrs):
+            return "Range test without a batch"
+        head = (f"Range test: {len(self.lrs)} losses, lr {self.lrs[0]:.2E} to {self.lrs[-1]:.2E}, "
+                f"lowest smoothed loss {self.lowest:.4g}")
+        return "\n".join([head, *(f"  {name:10}{found!r}" for name, found in self.suggestions.items())])
+
+
+class RangeTests(dict[str, RangeTest]):
+    """The range tests of a sweep, by what was set for each ("wd 0.01, bs 64"). It prints a table of suggestions."""
+
+    def __repr__(self) -> str:
+        width = 2 + max(map(len, self), default=0)
+        head = f"{'':{width}}{'lowest loss':>11}" + "".join(f"{rule:>11}" for rule in RULES)
+        return "\n".join([head, *(f"{name:{width}}{test.lowest:11.4g}"
+                                  + "".join(f"{'none' if s.lr is None else f'{s.lr:.2E}':>11}"
+                                            for s in test.suggestions.values()) for name, test in self.items())])

@@ -1,17 +1,19 @@
 """Pure helpers without state."""
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["listify", "camel2snake", "to_device", "to_detach", "first_tensor", "batch_length", "did_you_mean",
-           "even_mults", "positive_int", "positive_float", "is_plain", "shape_of", "one_number", "smoothed",
-           "weighted_mean"]
+__all__ = ["listify", "camel2snake", "map_tensors", "tensors_in", "to_device", "to_detach", "first_tensor",
+           "batch_length", "did_you_mean", "even_mults", "positive_int", "positive_float", "is_plain", "shape_of",
+           "one_number", "smoothed", "weighted_mean", "frames_forgotten"]
 
 
 def listify(x: Any = None) -> list[Any]:
@@ -26,26 +28,27 @@ def camel2snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def _map_tensors(x: Any, change: Any) -> Any:
+def map_tensors(x: Any, change: Callable[[Tensor], Any]) -> Any:
+    """The nest of lists, tuples and dicts `x` with `change(t)` in place of each tensor."""
     if isinstance(x, Tensor):
         return change(x)
     if isinstance(x, Mapping):
-        return {k: _map_tensors(v, change) for k, v in x.items()}
+        return {k: map_tensors(v, change) for k, v in x.items()}
     if isinstance(x, tuple) and hasattr(x, "_fields"):
-        return type(x)(*(_map_tensors(v, change) for v in x))
+        return type(x)(*(map_tensors(v, change) for v in x))
     if isinstance(x, (list, tuple)):
-        return type(x)(_map_tensors(v, change) for v in x)
+        return type(x)(map_tensors(v, change) for v in x)
     return x
 
 
 def to_device(x: Any, device: torch.device | str) -> Any:
     """Every tensor in a nest of lists, tuples and dicts, on `device`; what is there already is not copied."""
-    return _map_tensors(x, lambda t: t.to(device, non_blocking=True))
+    return map_tensors(x, lambda t: t.to(device, non_blocking=True))
 
 
 def to_detach(x: Any, cpu: bool = True) -> Any:
     """Every tensor in a nest, cut from its graph and (by default) on the CPU."""
-    return _map_tensors(x, lambda t: t.detach().cpu() if cpu else t.detach())
+    return map_tensors(x, lambda t: t.detach().cpu() if cpu else t.detach())
 
 
 def first_tensor(x: Any) -> Tensor | None:
@@ -57,6 +60,13 @@ def first_tensor(x: Any) -> Tensor | None:
     if isinstance(x, (list, tuple)):
         return next((t for t in map(first_tensor, x) if t is not None), None)
     return None
+
+
+def tensors_in(x: Any) -> list[Tensor]:
+    """Every tensor in a nest of lists, tuples and dicts."""
+    found: list[Tensor] = []
+    map_tensors(x, found.append)
+    return found
 
 
 def batch_length(x: Any) -> int:
@@ -140,3 +150,17 @@ def one_number(loss: Tensor) -> Tensor:
 def smoothed(mean: Tensor | None, loss: Tensor, i: int) -> Tensor:
     """Loss `i` joins the mean with debiased weights 0.98**age (as in Adam's moments): one operation, no host read."""
     return one_number(loss).float() if mean is None else torch.lerp(mean, loss.float(), 0.02 / (1 - 0.98 ** (i + 1)))
+
+
+@contextlib.contextmanager
+def frames_forgotten() -> Iterator[None]:
+    """An exception from inside leaves with its traceback, but without what the functions there held in variables: else
+    batch, outputs and graph would live on for as long as somebody keeps the exception (a notebook does)."""
+    try:
+        yield
+    except BaseException as e:
+        chain: BaseException | None = e
+        while chain is not None:
+            traceback.clear_frames(chain.__traceback__)
+            chain = chain.__cause__ or chain.__context__
+        raise

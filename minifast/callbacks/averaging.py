@@ -1,9 +1,9 @@
 """Averages of the weights along the run: exponential (EMA), and equal over the last epochs (SWA)."""
 from __future__ import annotations
 
+from itertools import compress
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
 
@@ -15,9 +15,8 @@ __all__ = ["EMA", "SWA"]
 
 
 class _Averaging(LearnerCallback):
-    """Keeps an average of parameters and buffers. Validation, and who saves a model after it, get the averaged ones;
-    training then goes on with its own. When the last epoch ends the model keeps the average; a run that an error ends
-    leaves its own weights."""
+    """Keeps an average of the weights, shows it to a validation and to those who save a model after it, and leaves
+    it in the model when the last epoch ends."""
 
     # in on_epoch_end after those that save the model just measured (0), before whoever saves the run itself
     _order = 50
@@ -47,14 +46,13 @@ class _Averaging(LearnerCallback):
         vars(self).pop("_weights", None)
 
     def _floats(self) -> tuple[list[Tensor], list[Tensor]]:
-        pairs = [(a, w) for a, w in zip(self.average, self._weights, strict=True) if w.is_floating_point()]
-        return [a for a, _ in pairs], [w for _, w in pairs]
+        floating = [w.is_floating_point() for w in self._weights]
+        return list(compress(self.average, floating)), list(compress(self._weights, floating))
 
     def _show_average(self) -> None:
         self._live = [w.clone() for w in self._weights]     # first: an interrupt from here on can be undone
-        for w, a in zip(self._weights, self.average, strict=True):
-            if w.is_floating_point():   # counters of batches and the like have no mean
-                w.copy_(a)
+        for a, w in zip(*self._floats(), strict=True):      # counters of batches and the like have no mean
+            w.copy_(a)
 
     def _show_own(self) -> None:
         if (live := vars(self).get("_live")) is not None:
@@ -70,11 +68,11 @@ class _Averaging(LearnerCallback):
 
 
 class EMA(_Averaging):
-    """Exponential moving average of the weights: after each optimizer step, average = d · average + (1 - d) · weights.
+    """Exponential moving average: after each optimizer step, average = d · average + (1 - d) · weights.
 
-    d is `decay`, in the first steps (1 + n) / (10 + n) after n of them where that is less, so that a short run forgets its
-    start too. Buffers (the statistics of batch norm) are averaged alike. Validation measures the averaged model, and
-    after the last epoch the learner has it; an error before that leaves the weights that were being trained.
+    d is `decay`, in the first steps (1 + n) / (10 + n) after n of them where that is less, so that a short run
+    forgets its start too. Buffers (the statistics of batch norm) are averaged alike. Validation measures the averaged
+    model, and after the last epoch the learner has it; an error before that leaves the weights that were trained.
     """
 
     def __init__(self, learn: Any, decay: float = 0.999) -> None:
@@ -91,11 +89,11 @@ class EMA(_Averaging):
 
 
 class SWA(_Averaging):
-    """Stochastic weight averaging: the mean of the weights at the ends of all epochs from `start` (a part of the run) on.
+    """Stochastic weight averaging: the mean of the weights at the ends of all epochs from `start`, a part of the run.
 
-    From then on validation measures the averaged model, and after the last epoch the learner has it; an error before that
-    leaves the weights that were being trained. Batch norm's statistics are taken anew for it, which costs a forward pass
-    over the training data an epoch. It pays with a learning rate that stays high, not with one that is annealed to zero.
+    From then on validation measures the averaged model, and after the last epoch the learner has it; an error before
+    that leaves the weights that were trained. Batch norm's statistics are taken anew for it: a forward pass over the
+    training data an epoch. It pays with a learning rate that stays high, not with one that is annealed to zero.
     Source: Izmailov et al., arXiv 1803.05407.
     """
 

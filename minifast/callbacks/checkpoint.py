@@ -16,6 +16,7 @@ import torch
 
 from ..callback import Callback, LearnerCallback
 from ..checkpoint import learner_state, load_file, load_learner_state, plain, previous_of, save_file
+from ..recorder import Recorder
 from ..state import State, Update
 from ..utils import is_plain, positive_float, positive_int
 
@@ -29,11 +30,11 @@ class Checkpoint(LearnerCallback):
     """Writes the whole run to a file as it goes, and goes on from that file if there is one: at the very next batch, to
     exactly the end that the run would have had without the cut. A finished run is not trained again, only loaded.
 
-    The file is `path/model_dir/NAME.ckpt` of the learner; the one before is kept as `NAME.previous.ckpt` and used if the
-    last one is missing or damaged. It is written every `every` batches, or, without that, every `seconds` (less
+    The file is `path/model_dir/NAME.ckpt` of the learner; the one before is kept as `NAME.previous.ckpt` and used if
+    the last one is missing or damaged. It is written every `every` batches, or, without that, every `seconds` (less
     often where that would cost more than 2 % of the time), at the end of the run and after Ctrl-C; never with
-    parameters that are not finite. `extend`: a run with another number of epochs may go on; its schedule is then the one
-    of the new total from where the run stands.
+    parameters that are not finite. `extend`: a run with another number of epochs may go on; its schedule is then the
+    one of the new total from where the run stands.
 
     ValueError if the file belongs to a run with other settings, RuntimeError if another process is writing it, OSError
     if the folder cannot be written when the run begins; later failures to write are warnings, and training goes on.
@@ -61,7 +62,7 @@ class Checkpoint(LearnerCallback):
         self.pass_state = self.learn.data.train_dl.state_dict()
         run = self._read()
         if run is None:
-            save_file(self._run(memory), self.path)  # a folder that cannot be written, a callback that cannot be saved: now
+            save_file(self._run(memory), self.path)  # what cannot be written is told now, not after an hour
             return None
         self._check(run["settings"])
         return self._go_on(run)
@@ -136,8 +137,8 @@ class Checkpoint(LearnerCallback):
         if wrong:
             raise ValueError(
                 f"{self.path} is a run that was begun with other settings, so it cannot be continued exactly ("
-                + "; ".join(wrong) + "). Set them back, or choose another name to train anew. (More or fewer epochs: ask "
-                "for it with Checkpoint(learn, name, extend=True) among the callbacks.)")
+                + "; ".join(wrong) + "). Set them back, or choose another name to train anew. (More or fewer epochs: "
+                "ask for it with Checkpoint(learn, name, extend=True) among the callbacks.)")
 
     def _go_on(self, run: dict[str, Any]) -> Update:
         learn, position = self.learn, run["position"]
@@ -152,7 +153,7 @@ class Checkpoint(LearnerCallback):
             dl.load_state_dict(state)
         self.pass_state = run["loaders"][0]
         for name, cb in named(learn.handler).items():
-            if name in run["callbacks"]:  # else it logs or watches, and has come since
+            if name in run["callbacks"]:
                 cb.load_state_dict(run["callbacks"][name])
         if position["smooth_loss"] is not None:
             position["smooth_loss"] = position["smooth_loss"].to(learn.data.device)
@@ -177,14 +178,20 @@ def named(handler: Any) -> dict[str, Callback]:
     return dict([*names(handler.callbacks, ""), *names(handler.metrics, "metric ")])
 
 
+def shapes_training(cb: Callback) -> bool:
+    """Whether it is part of the run itself: not the recorder, nor what looks after the process (`_order` >= 999)."""
+    return cb._order < 999 and not isinstance(cb, Recorder)
+
+
 def settings(learn: Any) -> dict[str, Any]:
     """What a run must have in common with the one that it continues."""
     s: State = learn.handler.state
-    found = {"number of epochs": s.n_epochs, "optimizer steps": s.n_updates, "batches in an epoch": len(learn.data.train_dl),
-             "batch size": learn.data.batch_size, "metrics": s.metrics_names, "optimizer": learn.opt.name,
-             "lr": learn.opt.values("lr"), "wd": learn.opt.values("wd")}
+    found = {"number of epochs": s.n_epochs, "optimizer steps": s.n_updates,
+             "batches in an epoch": len(learn.data.train_dl), "batch size": learn.data.batch_size,
+             "metrics": s.metrics_names, "optimizer": learn.opt.name, "lr": learn.opt.values("lr"),
+             "wd": learn.opt.values("wd")}
     for name, cb in named(learn.handler).items():
-        if not cb.only_in_fit:
+        if shapes_training(cb):
             values = {p: vars(cb).get(p) for p in inspect.signature(type(cb)).parameters if p != "seed"}
             values = {p: v.tolist() if isinstance(v, np.ndarray) else v for p, v in values.items()}
             found[name] = {p: v for p, v in values.items() if is_plain(v) and not isinstance(v, torch.Tensor)}
@@ -194,7 +201,7 @@ def settings(learn: Any) -> dict[str, Any]:
 def lock(path: Path) -> Any:
     """Open a file beside `path` that only one process can hold; the system lets go of it even after kill -9."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = open(path.with_name(f".{path.name}.lock"), "a")  # noqa: SIM115
+    file = open(path.with_name(f".{path.name}.lock"), "a")
     with contextlib.suppress(ImportError):  # Windows has no such locks
         import fcntl
         try:

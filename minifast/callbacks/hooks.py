@@ -1,26 +1,27 @@
-"""Looking inside a model: hooks that are always removed, and the statistics of its activations."""
+"""Looking inside a model: hooks that are always removed."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from .. import plots
 from ..callback import LearnerCallback
 from ..layers import flatten_model
 from ..utils import first_tensor, to_detach
 
-__all__ = ["Hook", "Hooks", "hook_output", "hook_outputs", "HookCallback", "ActivationStats", "dummy_eval", "model_sizes"]
+__all__ = ["Hook", "Hooks", "hook_output", "hook_outputs", "HookCallback", "dummy_eval", "model_sizes"]
 
 HookFunc = Callable[[nn.Module, Any, Any], Any]
 
 
 class Hook:
-    """Keeps what `hook_func(module, inputs, output)` returned last in `stored`: at each forward pass of `module`, or with
-    `is_forward=False` at each backward pass, where it is given the gradients of both. Removed by `remove`, or at the end of
-    a `with` block. `detach`: the function gets tensors without their graph."""
+    """Keeps what `hook_func(module, inputs, output)` returned last in `stored`.
+
+    It is called at each forward pass of `module`, or with `is_forward=False` at each backward pass, where it is given
+    the gradients of both. Removed by `remove`, or at the end of a `with` block. `detach`: it gets tensors without their
+    graph."""
 
     def __init__(self, module: nn.Module, hook_func: HookFunc, is_forward: bool = True, detach: bool = True) -> None:
         self.hook_func, self.detach, self.stored = hook_func, detach, None
@@ -97,17 +98,17 @@ def hook_outputs(modules: Iterable[nn.Module], detach: bool = True, grad: bool =
 
 
 class HookCallback(LearnerCallback):
-    """Has `self.hook(module, inputs, output)`, to be overridden, called at each forward pass of `modules` during a run.
+    """Has `self.hook(module, inputs, output)`, to be overridden, called at each forward pass of `modules` in a run.
 
-    `modules`: default all layers with parameters. What the calls returned last is in `self.hooks.stored`. The hooks come
-    off when the run ends, however it ends.
+    `modules`: default all with parameters of their own. What the calls returned last is in `self.hooks.stored`. The
+    hooks come off when the run ends, however it ends.
     """
 
     hooks: Hooks | None = None
 
     def __init__(self, learn: Any, modules: Sequence[nn.Module] | None = None) -> None:
         super().__init__(learn)
-        self.modules = modules or [m for m in flatten_model(learn.model) if next(m.parameters(), None) is not None]
+        self.modules = modules or [m for m in learn.model.modules() if list(m.parameters(recurse=False))]
 
     def hook(self, module: nn.Module, inputs: Any, output: Any) -> Any:
         """What is done with a module's output (without its graph)."""
@@ -121,70 +122,9 @@ class HookCallback(LearnerCallback):
         self.hooks = None
 
 
-class ActivationStats(HookCallback):
-    """Mean and standard deviation of each module's output, in each training batch: `stats` (2, modules, batches).
-
-    NaN where a module did not run. They stay on their device during an epoch and are read at its end, in one go.
-    """
-
-    only_in_fit = True
-
-    def on_train_begin(self) -> None:
-        super().on_train_begin()
-        self.recording = False
-        self._epoch: list[Tensor] = []  # (modules, 2) a batch
-        self.measured = torch.empty(0, len(self.modules), 2)
-
-    def hook(self, module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
-        """Mean and standard deviation."""
-        if not self.recording or (x := first_tensor(output)) is None:
-            return None
-        return torch.stack(torch.std_mean(x.float(), correction=0)[::-1])
-
-    def on_batch_begin(self, train: bool) -> None:
-        self.recording = train
-        for hook in self.hooks or ():
-            hook.stored = None
-
-    def on_batch_end(self, train: bool, last_loss: Tensor) -> None:
-        self.recording = False
-        if train and self.hooks is not None:
-            nothing = last_loss.new_full((2,), float("nan"), dtype=torch.float32)
-            self._epoch.append(torch.stack([nothing if s is None else s for s in self.hooks.stored]))
-
-    def on_epoch_end(self) -> None:
-        if self._epoch:
-            self.measured = torch.cat([self.measured, torch.stack(self._epoch).cpu()])
-            self._epoch = []
-
-    def on_train_end(self) -> None:
-        super().on_train_end()
-        if "_epoch" in vars(self):
-            self.on_epoch_end()
-
-    @property
-    def stats(self) -> Tensor:
-        """(2, modules, batches): means, standard deviations."""
-        return self.measured.permute(2, 1, 0)
-
-    def plot_stats(self, ax: Any = None, return_fig: bool = False) -> Any:
-        """Draw the means and the standard deviations over the batches, a line for each module; `ax` holds two axes."""
-        import matplotlib.pyplot as plt
-        axes = ax if ax is not None else plt.subplots(1, 2, figsize=(12, 4), layout="constrained")[1]
-        for axis, name, lines in zip(axes, ("Mean", "Standard deviation"), self.stats.tolist(), strict=True):
-            for i, (module, line) in enumerate(zip(self.modules, lines, strict=True)):
-                axis.plot(line, label=f"{i} {type(module).__name__}")
-            axis.set_xlabel("Batches processed")
-            axis.set_ylabel(f"{name} of activations")
-        axes[-1].legend(frameon=False)
-        if ax is None:
-            (plots.close if return_fig else plots.show)(axes[0].figure)
-        return axes[0].figure if return_fig else None
-
-
 def dummy_eval(model: nn.Module, size: tuple[int, ...] = (64, 64)) -> Any:
-    """The model's output, in eval mode, for one random sample of that size: (1, channels, *size), with as many channels as
-    its first layer takes. Modes are as before afterwards. ValueError for a model without a layer that tells."""
+    """The model's output, in eval mode, for one random sample (1, channels, *size), with as many channels as its first
+    layer takes. Modes are as before afterwards. ValueError for a model without a layer that tells."""
     weight = next((m.weight for m in flatten_model(model) if getattr(getattr(m, "weight", None), "ndim", 0) > 1), None)
     if weight is None:
         raise ValueError(f"no layer of this {type(model).__name__} tells how many channels it takes")

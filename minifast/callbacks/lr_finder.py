@@ -1,6 +1,7 @@
 """The learning-rate range test."""
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -8,33 +9,39 @@ import numpy as np
 from torch import Tensor
 
 from ..callback import LearnerCallback
-from ..stepper import Stepper, annealing_exp
+from ..data import DataBunch, Loader
+from ..stepper import Stepper, annealing_exp, annealing_linear
 from ..suggestion import RangeTest
 from ..utils import positive_float, positive_int
 
-__all__ = ["LRFinder"]
+__all__ = ["LRFinder", "with_batch_size"]
 
 
 class LRFinder(LearnerCallback):
     """Trains at learning rates growing by equal factors from `start_lr` to exactly `end_lr` over `num_it` batches.
 
-    With `stop_div` it ends early once the smoothed loss has risen above its best by four times what it fell (or, if it has
-    not fallen, four times the spread of its first ten batches); a loss that is not finite always ends it. Both
-    rules are the same for a loss times or plus a constant, so negative and huge losses are safe. With several layer groups
-    `start_lr` and `end_lr` are those of the last one, the others keep their ratio to it.
+    `linear`: growing by equal steps instead. `valid_every`: after so many batches each the validation loss is measured
+    and kept in place of the training loss (the two together are Smith's test). With `stop_div` it ends early once the
+    smoothed loss has risen above its best by four times what it fell (or, if it has not fallen, four times the spread of
+    the first ten losses); a loss that is not finite always ends it. Both rules are the same for a loss times or plus a
+    constant, so negative and huge losses are safe. With several layer groups `start_lr` and `end_lr` are those of the
+    last one, the others keep their ratio to it.
 
     Source: L. Smith, "Cyclical learning rates for training neural networks" (arXiv 1506.01186), section 3.3.
     """
 
-    def __init__(self, learn: Any, start_lr: float = 1e-7, end_lr: float = 10, num_it: int = 100,
-                 stop_div: bool = True) -> None:
+    def __init__(self, learn: Any, start_lr: float = 1e-7, end_lr: float = 10, num_it: int = 100, stop_div: bool = True,
+                 linear: bool = False, valid_every: int | None = None) -> None:
         super().__init__(learn)
         start_lr, end_lr = positive_float("start_lr", start_lr), positive_float("end_lr", end_lr)
         if end_lr <= start_lr:
             raise ValueError(f"end_lr must be above start_lr, not {end_lr} with start_lr={start_lr}")
+        if valid_every is not None and learn.data.empty_val:
+            raise ValueError(f"valid_every={valid_every} needs validation data, and there is none")
         self.num_it, self.stop_div = positive_int("num_it", num_it), stop_div
+        self.valid_every = None if valid_every is None else positive_int("valid_every", valid_every)
         # the last of num_it batches is num_it - 1 steps from the first
-        self.schedule = Stepper((start_lr, end_lr), num_it - 1, annealing_exp)
+        self.schedule = Stepper((start_lr, end_lr), num_it - 1, annealing_linear if linear else annealing_exp)
 
     def on_train_begin(self) -> dict[str, Any]:
         self.lrs: list[float] = []
@@ -47,13 +54,21 @@ class LRFinder(LearnerCallback):
     def on_batch_begin(self, iteration: int) -> None:
         self.learn.opt.lr = [self.schedule(iteration) * r for r in self.ratios]
 
-    def on_batch_end(self, last_loss: Tensor, smooth_loss: Tensor) -> dict[str, Any] | None:
-        self.lrs.append(self.learn.opt.lr)
-        # read on the host, one synchronisation a batch: whether to stop must be known now
-        self.losses.append(float(smooth_loss))
-        self.raw_losses.append(float(last_loss))
-        done = len(self.lrs) >= self.num_it or not math.isfinite(self.losses[-1]) or self.stop_div and self._diverged()
+    def on_batch_end(self, iteration: int, last_loss: Tensor, smooth_loss: Tensor) -> dict[str, Any] | None:
+        done = iteration + 1 >= self.num_it
+        if self.valid_every is None:
+            # read on the host, one synchronisation a batch: whether to stop must be known now
+            done |= self._keep(float(smooth_loss), float(last_loss))
+        elif (iteration + 1) % self.valid_every == 0:
+            loss = self.learn.validate(metrics=[])[0]
+            done |= self._keep(loss, loss)
         return {"stop_epoch": True, "stop_training": True} if done else None
+
+    def _keep(self, smooth: float, raw: float) -> bool:
+        self.lrs.append(self.learn.opt.lr)
+        self.losses.append(smooth)
+        self.raw_losses.append(raw)
+        return not math.isfinite(smooth) or self.stop_div and self._diverged()
 
     def _diverged(self) -> bool:
         if len(self.losses) <= 10:
@@ -65,3 +80,19 @@ class LRFinder(LearnerCallback):
     def result(self) -> RangeTest:
         """What has been found so far."""
         return RangeTest(np.array(self.lrs), np.array(self.losses), np.array(self.raw_losses))
+
+
+def with_batch_size(data: DataBunch, bs: int) -> DataBunch:
+    """The same data, its training samples in the same order, in batches of `bs`.
+
+    TypeError if the training data comes from a loader of somebody else's, ValueError if it has fewer samples than that.
+    """
+    inner, bs = data.train_dl.dl, positive_int("bs", bs)
+    if not isinstance(inner, Loader):
+        raise TypeError(f"bss= needs a loader whose batch size can be set; the training data comes from a "
+                        f"{type(inner).__name__}. DataBunch.create makes such loaders from data sets")
+    data, data.train_dl, inner = copy.copy(data), copy.copy(data.train_dl), copy.copy(inner)
+    data.train_dl.dl, inner.batch_size = inner, bs
+    if not len(inner):
+        raise ValueError(f"bs={bs} leaves no full batch: there are {inner.n} training samples")
+    return data

@@ -48,8 +48,8 @@ class MixUpCallback(LearnerCallback):
 
     Reads the batch in on_batch_begin and answers with the mixed one. The larger weight is that of the sample itself.
     `stack_x`: the model is given both inputs and the weights, `model(x, x_other, weight)`, instead of their mixture.
-    `stack_y`: the two targets stay apart and the loss is mixed (`MixUpLoss`; the learner's own is back after the run), as
-    classes need it; otherwise the targets are mixed, which takes targets that are floating-point numbers.
+    `stack_y`: the two targets stay apart and the loss is mixed, as classes need it (`MixUpLoss`; the learner's own is
+    back after the run); otherwise the targets are mixed, which takes targets that are floating-point numbers.
 
     What is drawn for the k-th batch is a function of (`seed`, k); the default seed comes from torch's global generator.
     TypeError for inputs or targets that cannot be mixed. Source: Zhang et al., arXiv 1710.09412.

@@ -37,28 +37,27 @@ ONE_CYCLE_FORMS: dict[str, Form] = {"linear_cosine": linear_cosine, **OTHER_FORM
 class OneCycleScheduler(ScheduleCallback):
     """One cycle: the learning rate goes up, then down to almost nothing, while momentum goes the other way.
 
-    `form` draws it: a function like `linear_cosine`, or the name of one in `ONE_CYCLE_FORMS`; its docstring says how it
-    takes the other arguments. `lr_max`: a number, or a slice or list for the layer groups. `moms=None` leaves momentum
-    alone. `tot_epochs`, `start_epoch`: see `ScheduleCallback`.
+    `form` draws it: the name of a function in `ONE_CYCLE_FORMS`, or one like them; its docstring says how it takes the
+    other arguments. `lr_max`: a number, or a slice or list for the layer groups. `moms=None` leaves momentum alone.
+    `tot_epochs`, `start_epoch`: see `ScheduleCallback`.
     """
 
     def __init__(self, learn: Any, lr_max: Any, moms: tuple[float, float] | None = (0.95, 0.85),
                  div_factor: float = 25.0, pct_start: float = 0.3, final_div: float | None = None,
                  tot_epochs: int | None = None, start_epoch: int | None = None,
-                 form: str | Form = linear_cosine) -> None:
+                 form: str | Form = "linear_cosine") -> None:
         super().__init__(learn, tot_epochs, start_epoch)
         if not 0 < pct_start < 1:
             raise ValueError(f"pct_start is the rising part of the cycle, above 0 and below 1, not {pct_start}")
         if moms is not None and not (len(moms) == 2 and all(0 <= m < 1 for m in moms)):
             raise ValueError(f"moms must be two momenta from 0 to below 1, (at the ends, at the peak), not {moms}")
-        lrs = learn.lr_range(lr_max)
-        self.lr_max = np.array(lrs) if isinstance(lrs, list) else lrs
+        self.lr_max = np.array(lrs) if isinstance(lrs := learn.lr_range(lr_max), list) else lrs
         self.moms, self.div_factor, self.pct_start = moms, positive_float("div_factor", div_factor), pct_start
         self.final_div = None if final_div is None else positive_float("final_div", final_div)
-        self.form = find_form(form, ONE_CYCLE_FORMS)
+        self.form, self.draw = form, find_form(form, ONE_CYCLE_FORMS)
 
     def plan(self, n_updates: int, n_epochs: int) -> Plan:
         """The cycle over `n_updates` optimizer steps."""
         moms = self.moms or (0.0, 0.0)
-        plan = self.form(n_updates, self.lr_max, moms, self.div_factor, self.pct_start, self.final_div)
+        plan = self.draw(n_updates, self.lr_max, moms, self.div_factor, self.pct_start, self.final_div)
         return plan if self.moms else {"lr": plan["lr"]}

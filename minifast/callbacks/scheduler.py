@@ -66,6 +66,10 @@ class ScheduleCallback(LearnerCallback):
             self.learn.opt.set(name, values)
         self.before = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """All but the plan's length, which a run that goes on with more epochs plans anew."""
+        return {k: v for k, v in super().state_dict().items() if k != "n_planned"}
+
     def preview(self, n_epochs: int) -> dict[str, np.ndarray[Any, Any]]:
         """What a run of `n_epochs` epochs will set: for each hyper-parameter, lr and mom always among them, its values
         at the run's optimizer steps, shape (steps,) or (steps, layer groups). What is not scheduled is as it is now."""

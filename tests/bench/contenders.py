@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,8 +17,9 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-__all__ = ["Job", "CONTENDERS"]
+__all__ = ["Job", "CONTENDERS", "small_cnn", "from_pictures"]
 
+WORKERS = 2     # processes of a torch DataLoader; fastai's default here
 Train = Callable[[], Any]
 
 
@@ -32,10 +33,12 @@ class Job:
     epochs: int = 1
     lr: float = 1e-2
     device: str = "cpu"
+    amp: str | None = None      # "bf16" or "fp16": known to the bare loop and to minifast
+    fused: bool | None = None   # torch's fused optimizer; None is its default
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """Adam with decoupled weight decay, as minifast has it by default."""
-        return torch.optim.AdamW(model.parameters(), self.lr, betas=(0.95, 0.99), weight_decay=1e-2)
+        return torch.optim.AdamW(model.parameters(), self.lr, betas=(0.95, 0.99), weight_decay=1e-2, fused=self.fused)
 
     def schedule(self, opt: torch.optim.Optimizer) -> OneCycleLR:
         """torch's one cycle for the whole run."""
@@ -94,15 +97,25 @@ def bare(job: Job) -> Train:
     """The least that trains: no schedule, no record, no bar."""
     model, loss_func = job.model.to(job.device), nn.CrossEntropyLoss()
     opt = job.optimizer(model)
+    forward: Any = model
+    if job.amp:
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[job.amp]
+        forward = torch.autocast(torch.device(job.device).type, dtype)(model.forward)
+    scaler = torch.amp.GradScaler(job.device, enabled=job.amp == "fp16")
 
     def train() -> Any:
         for _ in range(job.epochs):
             model.train()
             for x, y in job.train:
                 x, y = x.to(job.device, non_blocking=True), y.to(job.device, non_blocking=True)
-                loss = loss_func(model(x), y)
-                loss.backward()
-                opt.step()
+                loss = loss_func(forward(x), y)
+                if scaler.is_enabled():
+                    scaler.scale(loss).backward()
+                    scaler.step(opt)
+                    scaler.update()
+                else:
+                    loss.backward()
+                    opt.step()
                 opt.zero_grad()
             if job.valid:
                 result = evaluate(model, loss_func, job.valid, job.device)
@@ -139,6 +152,11 @@ def hand_written(job: Job) -> Train:
     return train
 
 
+def hand_written_fused(job: Job) -> Train:
+    """The same with torch's fused optimizer, which minifast takes by default."""
+    return hand_written(replace(job, fused=True))
+
+
 def minifast(job: Job) -> Train:
     """minifast: recorder, one cycle and bar, which are all on by default."""
     from minifast.data import DataBunch
@@ -148,6 +166,8 @@ def minifast(job: Job) -> Train:
     data = job.train if isinstance(job.train, DataBunch) else DataBunch(
         job.train, job.valid, device=job.device, loss_func=nn.CrossEntropyLoss())
     learn = Learner(data, job.model, metrics=[accuracy] if data.valid_dl is not None else [])
+    if job.amp:
+        getattr(learn, f"to_{job.amp}")()
 
     def train() -> Any:
         learn.fit_one_cycle(job.epochs, job.lr)
@@ -250,29 +270,36 @@ def skorch(job: Job) -> Train:
     from skorch.callbacks import Callback, LRScheduler, ProgressBar
     from skorch.helper import predefined_split
 
-    class Momentum(Callback):  # type: ignore[misc]
+    class Record(Callback):  # type: ignore[misc]
         def on_train_begin(self, net: Any, **kwargs: Any) -> None:
             self.lists = Lists()
 
-        def on_batch_end(self, net: Any, training: bool, **kwargs: Any) -> None:
+        def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+            self.right = self.n = 0
+
+        def on_batch_end(self, net: Any, batch: Any, training: bool, y_pred: Any, **kwargs: Any) -> None:
             if training:
                 self.lists.add(net.optimizer_, net.history[-1, "batches", -1, "train_loss"])
+            else:
+                self.right = self.right + (y_pred.argmax(1).cpu() == batch[1].cpu()).sum()
+                self.n += len(batch[1])
 
     class Net(NeuralNetClassifier):  # type: ignore[misc]
         def get_iterator(self, dataset: Any, training: bool = False) -> Any:
             return job.train if training else job.valid
 
+    record = Record()
     net = Net(lambda: job.model, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.AdamW, lr=job.lr,
               optimizer__betas=(0.95, 0.99), optimizer__weight_decay=1e-2, max_epochs=job.epochs, device=job.device,
               train_split=predefined_split([0]) if job.valid else None, classes=[0, 1],
-              callbacks=[LRScheduler(OneCycleLR, step_every="batch", max_lr=job.lr, base_momentum=0.85, max_momentum=0.95,
-                                     total_steps=max(2, job.epochs * len(job.train)) + 1), Momentum(), ProgressBar()])
+              callbacks=[record, LRScheduler(OneCycleLR, step_every="batch", max_lr=job.lr, base_momentum=0.85, max_momentum=0.95,
+                                     total_steps=max(2, job.epochs * len(job.train)) + 1), ProgressBar()])
     net.set_params(callbacks__valid_acc=None)
     x, y = np.zeros((1, 1), dtype=np.float32), np.zeros(1, dtype=np.int64)  # get_iterator brings the data
 
     def train() -> Any:
         net.fit(x, y)
-        return (net.history[-1, "valid_loss"], float("nan")) if job.valid else None
+        return (net.history[-1, "valid_loss"], float(record.right) / record.n) if job.valid else None
     return train
 
 
@@ -325,7 +352,7 @@ def keras(job: Job) -> Train:
     os.environ["KERAS_BACKEND"] = "torch"
     import keras
 
-    sample = job.train[0][0]
+    sample = next(iter(job.train))[0]
     net = keras.Sequential([keras.Input(sample.shape[1:]), keras.layers.TorchModuleWrapper(job.model)])
     dummy = torch.optim.SGD([torch.zeros(1)], lr=0.0, momentum=0.95)
     schedule = job.schedule(dummy)
@@ -356,13 +383,42 @@ def keras(job: Job) -> Train:
         def __getitem__(self, i: int) -> Any:
             return self.dl[i]
 
+    def taken(dl: Any) -> Any:
+        return Indexed(dl) if isinstance(dl, list) else dl
+
     def train() -> Any:
-        h = net.fit(Indexed(job.train), epochs=job.epochs, validation_data=Indexed(job.valid) if job.valid else None,
+        h = net.fit(taken(job.train), epochs=job.epochs, validation_data=taken(job.valid),
                     callbacks=[OneCycle()], shuffle=False)
         return (h.history["val_loss"][-1], h.history["val_accuracy"][-1]) if job.valid else None
     return train
 
 
-CONTENDERS = {"bare loop": bare, "hand-written loop": hand_written, "minifast": minifast, "fastai 2": fastai,
+def small_cnn(channels: int = 3, classes: int = 2) -> nn.Module:
+    """minifast's `simple_cnn((channels, 16, 16, classes))`, spelt out, with the same weights for all."""
+    torch.manual_seed(0)
+    convs = [nn.Conv2d(i, o, 3, 2, 1) for i, o in [(channels, 16), (16, 16), (16, classes)]]
+    for conv in convs:
+        nn.init.kaiming_normal_(conv.weight)
+        nn.init.zeros_(conv.bias)
+    return nn.Sequential(*[m for conv in convs for m in (conv, nn.ReLU())], nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def from_pictures(name: str, path: str, device: str, bs: int = 64) -> dict[str, Any]:
+    """A job's `train` and `valid` from a folder of pictures, in the way that the contender's documentation shows."""
+    if name == "minifast":
+        from minifast.vision import ImageDataBunch
+        return {"train": ImageDataBunch.from_folder(path, bs=bs, device=device)}
+    if name == "fastai 2":
+        from fastai.vision.all import ImageDataLoaders
+        return {"train": ImageDataLoaders.from_folder(path, train="train", valid="valid", bs=bs, device=device)}
+    from torch.utils.data import DataLoader
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import ToTensor
+    train, valid = (ImageFolder(f"{path}/{part}", ToTensor()) for part in ("train", "valid"))
+    return {"train": DataLoader(train, bs, shuffle=True, drop_last=True, num_workers=WORKERS),
+            "valid": DataLoader(valid, bs, num_workers=WORKERS)}
+
+
+CONTENDERS = {"bare loop": bare, "hand-written loop": hand_written, "hand-written, fused": hand_written_fused, "minifast": minifast, "fastai 2": fastai,
               "Lightning": lightning, "ignite": ignite, "skorch": skorch, "pytorch-accelerated": pytorch_accelerated,
               "Keras": keras}

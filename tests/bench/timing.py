@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Section", "in_turn", "median", "ratio", "peak_memory", "machine", "version"]
+__all__ = ["Section", "in_turn", "names", "median", "ratio", "table", "peak_memory", "machine", "version"]
 
 COLUMNS = "100"     # of the terminal that every contender draws its bar on
 Rounds = list[dict[str, Any]]
@@ -41,6 +41,12 @@ class Section:
         return "\n\n".join([f"### {self.title}", table, *self.notes]) + "\n"
 
 
+def names() -> list[str]:
+    """All contenders. They are listed here, too, so that to name them imports nothing."""
+    return ["bare loop", "hand-written loop", "hand-written, fused", "minifast", "fastai 2", "Lightning", "ignite", "skorch",
+            "pytorch-accelerated", "Keras"]
+
+
 def in_turn(contenders: dict[str, tuple[str, Any]], rounds: int, warm_up: int = 1) -> dict[str, Rounds | str]:
     """Let the contenders take turns for `rounds` rounds; what each measured in each, or why it could not take part.
 
@@ -50,11 +56,11 @@ def in_turn(contenders: dict[str, tuple[str, Any]], rounds: int, warm_up: int = 
     """
     workers = {name: Worker(*what) for name, what in contenders.items()}
     measured: dict[str, Rounds | str] = {name: [] for name in contenders}
-    names = list(contenders)
+    order = list(contenders)
     try:
         for i in range(-warm_up, rounds):
-            shift = i % len(names)
-            for name in names[shift:] + names[:shift]:
+            shift = i % len(order)
+            for name in order[shift:] + order[:shift]:
                 if isinstance(seen := measured[name], str):
                     continue
                 answer = workers[name].turn()

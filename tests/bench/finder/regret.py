@@ -7,7 +7,8 @@
 FASHION holds Fashion-MNIST as it is published: {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz. A case is a data set, a
 model, an optimizer with its batch size, and a seed, which fixes the initial weights and the order of the batches. Regret is
 the validation loss after the run at the suggested learning rate minus that after the best run of the grid; between the
-learning rates of the grid the validation loss is read off a line in log lr. No suggestion counts as the learner's default.
+learning rates of the grid the validation loss is read off a line in log lr. No suggestion counts as the learner's
+default. The constants of minifast's own rule were chosen on the seeds 0 and 1; the seeds 2 and 3 were looked at later.
 """
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ from minifast.data import DataBunch
 from minifast.datasets import URLs, untar_data
 from minifast.layers import conv_layer, simple_cnn
 from minifast.learner import Learner
-from minifast.suggestion import RULES, RangeTest
+from minifast.suggestion import RangeTest
 from minifast.vision.data import ImageDataBunch
 
 __all__ = ["CASES", "GRID", "learner", "measure", "peers", "regret", "table"]
@@ -55,7 +56,7 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": partial(torch.optim.Adam, betas=(0.9, 0.99)), "sgd": partial(torch.optim.SGD, momentum=0.9)}
 RUNS = [("adam", 32, 2), ("adam", 256, 6), ("sgd", 64, 3)]  # optimizer, batch size, epochs
-CASES = [(*rest, seed) for seed, *rest in product(range(3), ("mnist sample", "fashion"), MODELS, RUNS)]
+CASES = [(*rest, seed) for seed, *rest in product(range(4), ("mnist sample", "fashion"), MODELS, RUNS)]
 Case = tuple[str, str, tuple[str, int, int], int]
 
 
@@ -217,27 +218,25 @@ def regret(lr: float | None, grid: list[float]) -> float:
     return float(np.interp(np.log(lr), np.log(GRID), grid)) - min(grid)
 
 
-def table(results: dict[str, Any], rules: Any = RULES) -> dict[str, dict[str, float]]:
+def table(results: dict[str, Any], seeds: str = "0123") -> dict[str, dict[str, float]]:
     """For every rule: mean, median and worst regret, and the share of the cases in which it suggested nothing."""
     found: dict[str, list[tuple[float, bool]]] = {}
-    for case in results.values():
-        if "ours" not in case:
-            continue
-        test = RangeTest(*(np.array(case["ours"][k]) for k in ("lrs", "losses", "raw_losses")), rules=rules)
-        lrs = {f"minifast {s.rule}": s.lr for s in test.suggestions.values()} | case.get("peers", {})
-        lrs |= {f"always {DEFAULT_LR}": DEFAULT_LR, "always 0.01": 1e-2}
-        for name, lr in lrs.items():
-            found.setdefault(name, []).append((regret(lr, case["ours"]["grid"]), lr is None))
-    rows = {name: {"mean": float(np.mean([r for r, _ in of])), "median": float(np.median([r for r, _ in of])),
-                   "worst": max(r for r, _ in of), "none": float(np.mean([n for _, n in of])), "cases": len(of)}
-            for name, of in found.items()}
+    for name, case in results.items():
+        if name[-1] in seeds and case.keys() >= {"ours", "peers"}:
+            test = RangeTest(*(case["ours"][k] for k in ("lrs", "losses", "raw_losses")))
+            lrs = {f"minifast {rule}": said.lr for rule, said in test.suggestions.items()} | case["peers"]
+            for rule, lr in (lrs | {f"always {lr}": lr for lr in (DEFAULT_LR, 0.01, 0.03)}).items():
+                found.setdefault(rule, []).append((regret(lr, case["ours"]["grid"]), lr is None))
+    rows = {rule: {"mean": float(np.mean([r for r, _ in of])), "median": float(np.median([r for r, _ in of])),
+                   "worst": max(r for r, _ in of), "no answer": float(np.mean([n for _, n in of])), "cases": len(of)}
+            for rule, of in found.items()}
     return dict(sorted(rows.items(), key=lambda row: row[1]["mean"]))
 
 
 def print_table(rows: dict[str, dict[str, float]]) -> None:
-    print(f"{'rule':28}{'mean':>9}{'median':>9}{'worst':>9}{'no answer':>11}{'cases':>7}")
-    for name, row in rows.items():
-        print(f"{name:28}{row['mean']:9.4f}{row['median']:9.4f}{row['worst']:9.3f}{row['none']:11.0%}{row['cases']:7.0f}")
+    print(f"{'rule':20}{'mean':>9}{'median':>9}{'worst':>9}{'no answer':>11}{'cases':>7}")
+    for rule, row in rows.items():
+        print(f"{rule:20}{row['mean']:9.3f}{row['median']:9.3f}{row['worst']:9.2f}{row['no answer']:11.0%}{row['cases']:7}")
 
 
 def main() -> None:
@@ -246,7 +245,10 @@ def main() -> None:
     parser.add_argument("fashion", type=Path, nargs="?", help="the folder with Fashion-MNIST")
     args = parser.parse_args()
     if args.what == "table":
-        return print_table(table(_results()))
+        for seeds, of in ("0123", "all cases"), ("01", "those that minifast's rule was chosen on"), ("23", "the others"):
+            print(f"Regret, {of}:")
+            print_table(table(_results(), seeds))
+        return
     if args.fashion is None:
         parser.error(f"{args.what} needs the folder with Fashion-MNIST")
     warnings.simplefilter("ignore")

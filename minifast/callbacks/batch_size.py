@@ -1,0 +1,61 @@
+"""A batch size that changes from epoch to epoch."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..callback import LearnerCallback
+from ..data import Loader
+from ..state import Update
+from ..utils import positive_int
+
+__all__ = ["BatchSizeSchedule"]
+
+
+class BatchSizeSchedule(LearnerCallback):
+    """Trains with another batch size in later epochs: `{0: 64, 5: 128}` is 64 at first and 128 from epoch 5 on.
+
+    `sizes`: such a dict (before its first epoch the data's own size is used), or a function of the epoch. Answers
+    `n_updates`, the run's new length, so that schedules fit it. The data's own size is back after the run. TypeError
+    where the batches come from a loader whose size cannot be set. Source: S. Smith et al., arXiv 1711.00489.
+    """
+
+    _order = -25    # after those who replace the training data (-30), before those who plan with its length
+
+    def __init__(self, learn: Any, sizes: Mapping[int, int] | Callable[[int], int]) -> None:
+        super().__init__(learn)
+        self.sizes = sizes if callable(sizes) else dict(sizes)
+
+    def on_train_begin(self, n_epochs: int) -> Update:
+        loader = self.learn.data.train_dl.dl
+        if not isinstance(loader, Loader):
+            raise TypeError(f"the batch size of a {type(loader).__name__} cannot be set: use DataBunch.create")
+        self._loader, self._own_size = loader, loader.batch_size
+        n_updates = 0
+        for epoch in range(n_epochs):
+            self._set(epoch)
+            if not len(loader):
+                raise ValueError(f"the batch size of epoch {epoch}, {self.size}, is more than all {loader.n} samples")
+            n_updates += len(loader)
+        self._set(0)
+        return {"n_updates": n_updates}
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        self._set(epoch)
+
+    def on_train_end(self) -> None:
+        if (loader := vars(self).pop("_loader", None)) is not None:
+            loader.batch_size = self._own_size
+
+    def _set(self, epoch: int) -> None:
+        if callable(self.sizes):
+            size = self.sizes(epoch)
+        else:
+            size = self.sizes[max(begun)] if (begun := [e for e in self.sizes if e <= epoch]) else self._own_size
+        self.size = self._loader.batch_size = positive_int("the batch size", size)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave; an epoch that is continued has no on_epoch_begin to set its size in."""
+        super().load_state_dict(state)
+        if "_loader" in vars(self):
+            self._loader.batch_size = self.size

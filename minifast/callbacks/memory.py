@@ -1,0 +1,68 @@
+"""Memory: how much a run takes, and how pictures lie in it."""
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..callback import LearnerCallback
+from ..state import Update
+
+__all__ = ["PeakMemory", "ChannelsLast"]
+
+MB = 2**20
+
+
+class PeakMemory(LearnerCallback):
+    """Adds columns, in MB of 2**20 bytes: `cpu_peak`, the most memory that the process has held since it began, and on
+    a GPU `gpu_peak`, the most that torch's tensors took on it during the epoch.
+
+    Answers `last_metrics` in on_epoch_end. Resets torch's peak statistics of the GPU when an epoch begins. Where the
+    system does not tell (Windows), `cpu_peak` has no value.
+    """
+
+    _order = -20    # columns are added before the recorder (-10) begins its table
+    only_in_fit = True
+
+    def on_train_begin(self) -> None:
+        self.on_gpu = self.learn.data.device.type == "cuda"
+        self.learn.recorder.add_metric_names(["cpu_peak", "gpu_peak"] if self.on_gpu else ["cpu_peak"])
+
+    def on_epoch_begin(self) -> None:
+        if self.on_gpu:
+            torch.cuda.reset_peak_memory_stats(self.learn.data.device)
+
+    def on_epoch_end(self, last_metrics: list[Any]) -> Update:
+        gpu = [torch.cuda.max_memory_allocated(self.learn.data.device) // MB] if self.on_gpu else []
+        return {"last_metrics": [*last_metrics, _cpu_peak(), *gpu]}
+
+
+def _cpu_peak() -> int | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak // (MB if sys.platform == "darwin" else 1024))  # macOS tells bytes, others KiB
+
+
+class ChannelsLast(LearnerCallback):
+    """Gives the model its pictures (4-d tensors) with channels as the last dimension in memory, as 16-bit convolutions
+    on GPUs like them; values and shapes are the same.
+
+    Answers `last_input` in on_batch_begin. See `learn.to_channels_last`, which lays the weights out alike.
+    """
+
+    _order = 50     # after those that change the inputs
+
+    def on_batch_begin(self, last_input: Any) -> Update:
+        return {"last_input": _channels_last(last_input)}
+
+
+def _channels_last(x: Any) -> Any:
+    if isinstance(x, (list, tuple)):
+        return type(x)(map(_channels_last, x))
+    is_pictures = isinstance(x, Tensor) and x.ndim == 4
+    return x.contiguous(memory_format=torch.channels_last) if is_pictures else x

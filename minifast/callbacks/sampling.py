@@ -1,0 +1,101 @@
+"""Training on as many samples of each class as of any other."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Subset
+
+from ..callback import LearnerCallback
+from ..data import Batch, DeviceDataLoader, ItemLoader, Loader, TensorLoader
+from ..state import Update
+
+__all__ = ["OverSamplingCallback", "UnderSamplingCallback", "BalancedLoader"]
+
+
+class BalancedLoader(Loader):
+    """Batches of `loader`'s samples, in new order each pass, with `per_class` samples of each class in a pass.
+
+    A class with fewer has each of them equally often (the remainder drawn), one with more gives that many of them,
+    drawn anew each pass. `labels` (n,): the class of each sample. Like all loaders a function of seed and pass.
+    """
+
+    def __init__(self, loader: TensorLoader | ItemLoader, labels: Tensor, per_class: int) -> None:
+        self.rows = [torch.nonzero(labels == label)[:, 0] for label in labels.unique()]
+        super().__init__(per_class * len(self.rows), loader.batch_size, True, loader.drop_last, loader.seed)
+        self.loader, self.per_class, self.passes = loader, per_class, loader.passes
+        self.dataset = loader.dataset
+
+    def _batches(self, gen: torch.Generator, start: int) -> Iterator[Batch]:
+        rows = torch.cat([self._drawn(rows, gen) for rows in self.rows])
+        rows, loader = rows[torch.randperm(len(rows), generator=gen)], self.loader
+        if isinstance(loader, ItemLoader):
+            part = ItemLoader(Subset(loader.dataset, rows.tolist()), self.batch_size, False, self.drop_last, self.seed,
+                              loader.num_workers, loader.collate_fn)
+            return part._batches(gen, start)
+        cuts = torch.split(rows.to(loader.x.device), self.batch_size)[start:len(self)]
+        return ((loader.x.index_select(0, cut), loader.y.index_select(0, cut)) for cut in cuts)
+
+    def _drawn(self, rows: Tensor, gen: torch.Generator) -> Tensor:
+        whole, rest = divmod(self.per_class, len(rows))
+        return torch.cat([*[rows] * whole, rows[torch.randperm(len(rows), generator=gen)[:rest]]])
+
+
+class _Balancing(LearnerCallback):
+    """Puts a `BalancedLoader` in the training data's place for a run, and the original back when it ends.
+
+    Answers `n_updates`, the run's new length. `labels`: the classes of the training samples, (n,); default those of the
+    data. ValueError if they are not known, TypeError if the batches come from elsewhere than `DataBunch.create`.
+    """
+
+    _order = -30    # the training data is settled before those who plan with its length: schedules and accumulation
+    per_class: Callable[[Sequence[int]], int]
+
+    def __init__(self, learn: Any, labels: Any = None) -> None:
+        super().__init__(learn)
+        self.labels = None if labels is None else torch.as_tensor(labels)
+
+    def on_train_begin(self, n_epochs: int) -> Update:
+        data, who = self.learn.data, type(self).__name__
+        dl = getattr(data.train_dl, "replaced", data.train_dl)
+        if not isinstance(dl.dl, (TensorLoader, ItemLoader)):
+            raise TypeError(f"{who} draws from a dataset, which batches from a {type(dl.dl).__name__} do not have: use "
+                            "DataBunch.create")
+        labels = _labels(dl.dl) if self.labels is None else self.labels
+        if labels is None or labels.ndim != 1 or len(labels) != dl.dl.n or labels.is_floating_point():
+            raise ValueError(f"{who} needs the classes of the {dl.dl.n} training samples, whole numbers, as labels=")
+        counts = labels.unique(return_counts=True)[1].tolist()
+        balanced = DeviceDataLoader(BalancedLoader(dl.dl, labels.cpu(), type(self).per_class(counts)), dl.device)
+        balanced.tfms = dl.tfms
+        balanced.replaced = dl  # type: ignore[attr-defined]
+        if not len(balanced):
+            raise ValueError(f"{who} leaves {balanced.dl.n} samples, which do not fill one batch of {dl.batch_size}")
+        self._original, data.train_dl = dl, balanced
+        return {"n_updates": n_epochs * len(balanced)}
+
+    def on_train_end(self) -> None:
+        if (dl := vars(self).pop("_original", None)) is not None:
+            dl.load_state_dict(self.learn.data.train_dl.state_dict())   # the next run goes on with the next pass
+            self.learn.data.train_dl = dl
+
+
+class OverSamplingCallback(_Balancing):
+    """Each pass has as many samples of each class as the largest class has, those of the others repeated."""
+
+    per_class = max
+
+
+class UnderSamplingCallback(_Balancing):
+    """Each pass has as many samples of each class as the smallest class has, another part of the others each time."""
+
+    per_class = min
+
+
+def _labels(loader: TensorLoader | ItemLoader) -> Tensor | None:
+    if isinstance(loader, TensorLoader):
+        return loader.y
+    dataset = loader.dataset
+    found = next((getattr(dataset, name) for name in ("y", "targets", "labels") if hasattr(dataset, name)), None)
+    return None if found is None else torch.as_tensor(found)

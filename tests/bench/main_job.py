@@ -1,0 +1,124 @@
+"""The main job, two epochs of one cycle on the MNIST sample with validation: warm, in a new process, and the imports."""
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from timing import COLUMNS, Rounds, Section, in_turn, median, names, peak_memory, ratio, table
+
+__all__ = ["warm", "cold", "imports"]
+
+EPOCHS, LR = 2, 5e-2
+HERE = Path(__file__).parent
+IMPORTS = {"bare loop": "import torch", "hand-written loop": "import torch, torchvision; from tqdm import tqdm",
+           "minifast": "import minifast.vision", "fastai 2": "from fastai.vision.all import *",
+           "Lightning": "import lightning", "ignite": "import ignite.engine, ignite.handlers, ignite.metrics",
+           "skorch": "import skorch", "pytorch-accelerated": "import pytorch_accelerated",
+           "Keras": "import os; os.environ['KERAS_BACKEND'] = 'torch'; import keras"}
+
+
+def job(name: str, path: str, device: str, batches: Any = None) -> Any:
+    """A contender's training, ready to start: from pictures, or from batches in memory."""
+    from contenders import CONTENDERS, Job, from_pictures, small_cnn
+    data = from_pictures(name, path, device) if batches is None else {"train": batches[0], "valid": batches[1]}
+    return CONTENDERS[name](Job(small_cnn(), **data, epochs=EPOCHS, lr=LR, device=device))
+
+
+def warm_job(argument: tuple[str, str, str, bool]) -> Any:
+    """The whole job in this process, imports done before: from pictures, or on the same float batches for all."""
+    name, path, device, in_memory = argument
+    batches = None
+    if in_memory:
+        import torch
+        from minifast.vision import ImageDataBunch
+        torch.manual_seed(0)
+        data = ImageDataBunch.from_folder(path, device=device)
+        batches = [[(x.clone(), y.clone()) for x, y in dl] for dl in (data.train_dl, data.valid_dl)]
+        del data
+
+    def turn() -> dict[str, float]:
+        start = time.perf_counter()
+        loss, accuracy = job(name, path, device, batches)()
+        return {"s": time.perf_counter() - start, "loss": loss, "accuracy": accuracy, "MiB": peak_memory()}
+    return turn
+
+
+def sample() -> str:
+    """The folder of the MNIST sample."""
+    code = "from minifast.datasets import URLs, untar_data; print(untar_data(URLs.MNIST_SAMPLE))"
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def warm(device: str, rounds: int = 3) -> list[Section]:
+    """Seconds from the folder of pictures to the last validation, and from ready batches."""
+    path, sections = sample(), []
+    for in_memory, what in ((False, "from PNG files"), (True, "same batches in memory")):
+        measured = in_turn({name: ("main_job.warm_job", (name, path, device, in_memory)) for name in names()},
+                           rounds * (2 if in_memory else 1))
+        ran: dict[str, Rounds] = {n: r for n, r in measured.items() if not isinstance(r, str)}
+        rows = table(measured, "s", ["minifast", "hand-written loop"], "{:.2f}")
+        for row in rows:
+            if r := ran.get(row[0]):
+                row += [f"{median(r, 'accuracy'):.4f}", f"{median(r, 'MiB'):.0f}"]
+        notes = [f"Two epochs at batch size 64 with validation, {os.cpu_count()} cores; medians of {len(ran['minifast'])} "
+                 "rounds in turn after one to warm up."]
+        if not in_memory:
+            notes[0] += " minifast, fastai 2: their own data pipelines; all others: torchvision's ImageFolder in a torch "\
+                        "DataLoader with 2 workers (whose memory is not in the last column)."
+        sections.append(Section(f"Main job, warm, {what}", ["", "s", "÷ minifast", "÷ hand-written", "accuracy", "peak MiB"],
+                                rows, notes, {n: median(r, "s") for n, r in ran.items()}, f"s, {what}"))
+    return sections
+
+
+def one_process(argument: tuple[str, str]) -> Any:
+    """A new Python that runs a line: its wall time and the most memory it held."""
+    code, label = argument
+    env = {**os.environ, "PYTHONPATH": str(HERE), "COLUMNS": COLUMNS}
+
+    def turn() -> dict[str, Any]:
+        start = time.perf_counter()
+        with subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], env=env, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE) as process:
+            out, err = process.stdout.read(), process.stderr.read()     # type: ignore[union-attr]
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise RuntimeError(f"{label}: {err.decode()[-400:]}")
+        return {"s": time.perf_counter() - start, "MiB": usage.ru_maxrss / 1024, "out": out.decode()[-200:]}
+    return turn
+
+
+def cold(device: str, rounds: int = 3) -> list[Section]:
+    """Seconds of a whole new process: imports, pictures, two epochs, the printed table."""
+    path = sample()
+    code = "import main_job; print(main_job.job({0!r}, {1!r}, {2!r})())"
+    measured = in_turn({n: ("main_job.one_process", (code.format(n, path, device), n)) for n in names()}, rounds)
+    return [_processes("Main job, cold", measured, "s, new process", [
+        f"A new process each, from `python` to the printed table; medians of {rounds} rounds in turn."])]
+
+
+def imports(device: str, rounds: int = 5) -> list[Section]:
+    """Seconds and memory of `import`, a new process each."""
+    measured = in_turn({n: ("main_job.one_process", (code, n)) for n, code in IMPORTS.items()}, rounds)
+    section = _processes("Imports", measured, "s to import", [
+        f"A new process each, Python's own start included; medians of {rounds} rounds in turn."], "bare loop")
+    for row in section.rows:
+        row[0] = f"`{IMPORTS[row[0]].removeprefix(IMPORTS['Keras'].removesuffix('import keras'))}`"
+    return [section]
+
+
+def _processes(title: str, measured: Any, axis: str, notes: list[str], base: str = "minifast") -> Section:
+    ran: dict[str, Rounds] = {n: r for n, r in measured.items() if not isinstance(r, str)}
+    rows = table(measured, "s", [base], "{:.2f}")
+    for row in rows:
+        if r := ran.get(row[0]):
+            row += [f"{median(r, 'MiB'):.0f}", f"{ratio(r, ran[base], 'MiB'):.2f}"]
+    over = "minifast" if base == "minifast" else "torch"
+    return Section(title, ["", "s", f"÷ {over}", "peak MiB", f"÷ {over}"], rows, notes,
+                   {n: median(r, "s") for n, r in ran.items()}, axis)
+
+

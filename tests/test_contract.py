@@ -1,0 +1,200 @@
+"""What every callback of the package keeps, whatever it does: the classes are found by reflection."""
+from __future__ import annotations
+
+import copy
+import warnings
+
+import pytest
+import torch
+from callback_set import CLASSES, a_learner, furniture, make
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from minifast.callback import Callback, CallbackHandler
+from minifast.checkpoint import load_file, save_file
+from minifast.state import EVENTS
+
+every = pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
+
+SYNCHRONISES = {"LRFinder"}     # reads the loss in each batch, to know whether to stop; its class says so
+STOPS = {"LRFinder", "StopAfterNBatches"}   # end a run before its time with their defaults
+
+
+@pytest.fixture(autouse=True)
+def tolerant():
+    # what a callback has to say about an odd run (stopped early, past a schedule's end) is not the point here
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="minifast")
+        yield
+
+
+def fit(learn, callbacks, epochs=2):
+    learn.fit(epochs, 0.01, callbacks=callbacks)
+
+
+def test_reflection_finds_the_callbacks():
+    names = {c.__name__ for c in CLASSES}
+    assert {"EMA", "MixUpCallback", "OneCycleScheduler", "LRFinder", "OverSamplingCallback", "Timer"} <= names
+
+
+@every
+def test_trains_twice_and_leaves_the_learner_as_it_was(cls, tmp_path):
+    learn = a_learner(tmp_path)
+    before, cb = furniture(learn), make(cls, learn)
+    for run in range(2):
+        if cls.__name__ == "Checkpoint":
+            cb = cls(learn, f"run{run}")    # a finished run is not trained again
+        start = [p.detach().clone() for p in learn.model.parameters()]
+        fit(learn, cb)
+        assert furniture(learn) == before
+        assert any(not torch.equal(p, q) for p, q in zip(learn.model.parameters(), start, strict=True)) \
+            or cls.__name__ == "SaveModelCallback"  # it may well load what the first run found best
+        assert all(p.isfinite().all() for p in learn.model.parameters())
+        if cls.__name__ not in STOPS:
+            assert len(learn.recorder.train_losses) == 2
+            assert len(learn.recorder.metrics[-1]) == len(learn.recorder.names) - 4
+
+
+class Raises(Callback):
+    def __init__(self, event, order):
+        self._order = order
+        setattr(self, f"on_{event}", self.fail)
+
+    def fail(self):
+        raise ZeroDivisionError("a neighbour")
+
+
+@every
+@pytest.mark.parametrize("order", [-2000, 2000], ids=["before", "after"])
+def test_survives_a_neighbour_that_fails_in_any_event(cls, order, tmp_path):
+    learn = a_learner(tmp_path, n_batches=2)
+    before = furniture(learn)
+    for event in EVENTS:
+        cb = cls(learn, event) if cls.__name__ == "Checkpoint" else make(cls, learn)
+        with pytest.raises(ZeroDivisionError, match="a neighbour"):
+            fit(learn, [Raises(event, order), cb], 1)
+        assert furniture(learn) == before, event
+        if cls.__name__ != "Checkpoint":
+            fit(learn, cb, 1)   # the same one again, in a run that goes well
+            assert furniture(learn) == before, event
+
+
+class Peek(Callback):
+    """Takes another's state in the middle of a run, as a checkpoint does."""
+
+    _order = 3000
+
+    def __init__(self, cb):
+        self.cb, self.seen = cb, None
+
+    def on_batch_end(self, train, iteration):
+        if train and iteration <= 5:
+            self.seen = copy.deepcopy(self.cb.state_dict())
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num())
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    return a == b or a != a and b != b
+
+
+@every
+def test_state_goes_through_a_file_and_back(cls, tmp_path):
+    learn = a_learner(tmp_path)
+    cb = make(cls, learn)
+    peek = Peek(cb)
+    fit(learn, [cb, peek])
+    state = load_file(save_file(peek.seen, tmp_path / "state.pth"))     # tensors and plain values, or it is refused
+    assert same(state, peek.seen)
+    other = make(cls, a_learner(tmp_path))
+
+    class Load(Callback):
+        _order = 3000   # where a checkpoint does it: after everybody's on_train_begin
+        back = None
+
+        def on_train_begin(self):
+            other.load_state_dict(state)
+            self.back = copy.deepcopy(other.state_dict())
+
+    load = Load()
+    if cls.__name__ == "Checkpoint":
+        assert state == {}
+        return
+    fit(other.learn if hasattr(other, "learn") else a_learner(tmp_path), [other, load])
+    assert same(load.back, state)
+
+
+class Reads(TorchDispatchMode):
+    """Counts the scalars that the host reads from tensors: on a GPU it waits for each."""
+
+    def __init__(self):
+        super().__init__()
+        self.n = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.n += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **kwargs or {})
+
+
+def reads(cls, path, n_batches):
+    learn = a_learner(path, n_batches)
+    cb = [] if cls is None else [make(cls, learn)]
+    with Reads() as counted:
+        fit(learn, cb, 2)
+    return counted.n
+
+
+@every
+def test_reads_no_value_per_batch(cls, tmp_path):
+    few, many = (reads(cls, tmp_path / str(n), n) for n in (3, 9))
+    assert (many > few) == (cls.__name__ in SYNCHRONISES)
+
+
+def test_the_counter_of_reads_counts(tmp_path):
+    learn = a_learner(tmp_path)
+    with Reads() as counted:
+        float(learn.model[0].weight.sum())
+    assert counted.n == 1
+
+
+@every
+def test_is_told_only_of_the_events_that_it_overrides(cls, tmp_path):
+    learn = a_learner(tmp_path)
+    cb = make(cls, learn)
+    handler = CallbackHandler([cb])
+    for event in EVENTS:
+        overrides = getattr(cls, f"on_{event}") is not getattr(Callback, f"on_{event}")
+        assert [c for c, _ in handler.of_all[event]] == [cb] * overrides
+
+
+def tensors(learn):
+    opt = learn.opt.opt
+    return [t.clone() for t in (*learn.model.state_dict().values(), *(v for p in opt.state.values() for v in p.values()))]
+
+
+@every
+def test_has_no_lasting_effect_in_lr_find_and_inference(cls, tmp_path):
+    learn, plain = a_learner(tmp_path), a_learner(tmp_path)
+    for each in (learn, plain):
+        each.fit(1, 0.01)
+    learn.callbacks = [make(cls, learn)]
+    before, weights, state = furniture(learn), tensors(learn), copy.deepcopy(learn.callbacks[0].state_dict())
+    losses = (learn.validate(), learn.get_preds()[0])
+    assert losses[0] == plain.validate() and torch.equal(losses[1], plain.get_preds()[0]) or cls.__name__ == "MixedPrecision"
+    learn.lr_find(num_it=6)
+    assert furniture(learn) == before
+    assert all(map(torch.equal, weights, tensors(learn)))
+    assert same(learn.callbacks[0].state_dict(), state)
+
+
+@every
+def test_works_made_anew_for_each_run(cls, tmp_path):
+    learn = a_learner(tmp_path)
+    learn.callback_fns = [lambda learn: make(cls, learn)]
+    before = furniture(learn)
+    fit(learn, None, 1)
+    assert furniture(learn) == before
+    assert learn.recorder.lrs

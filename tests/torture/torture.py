@@ -1,0 +1,135 @@
+"""Kills training runs at random points and has them go on: `python torture.py --kills 200 --seed 0`.
+
+Each run is killed once or twice (at an event of the loop, at a file call in the middle of a save, or at any
+moment), then continued; weights, optimizer, records, table, history and random generators must be byte for byte those of
+the run that nobody killed. One process loads torch and forks, so that a run costs milliseconds.
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas  # noqa: F401  (imported once here, and not in every run)
+import runs
+
+__all__ = ["main"]
+
+
+def child(work: Callable[[], Any]) -> int:
+    """A process that does `work` and nothing else; its id."""
+    sys.stdout.flush()
+    if (pid := os.fork()) == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    return pid
+
+
+def kill_in_save(at: int) -> None:
+    """Let the process die at the `at`-th of its file calls in saving, half of the times when half is done."""
+    left = at
+
+    def deadly(call: Callable[..., Any], half: Callable[..., Any] | None = None) -> Callable[..., Any]:
+        def called(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*args, **kwargs)
+        return called
+    os.replace, os.fsync = deadly(os.replace), deadly(os.fsync)
+
+
+def start(config: str, folder: Path, every: int, event: int = 0, file_call: int = 0) -> int:
+    """Begin or continue the run in a child, its table in out.txt and its result in result.json."""
+    def work() -> None:
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ResourceWarning)  # what a killed process leaves open
+        if file_call:
+            kill_in_save(file_call)
+        with open(folder / "out.txt", "w") as out, open(folder / "err.txt", "a") as err:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                found = runs.run(config, folder, event, every)
+        (folder / "result.json").write_text(json.dumps(found))
+    return child(work)
+
+
+def finished(pid: int) -> bool:
+    """Wait for the child; whether it came to its end. Other ends than that and the kill are errors."""
+    status = os.waitpid(pid, 0)[1]
+    if status not in (0, signal.SIGKILL):
+        raise RuntimeError(f"a run ended with status {status}")
+    return status == 0
+
+
+def outcome(folder: Path) -> dict[str, str]:
+    """Everything that must be equal."""
+    csv = folder / "history.csv"
+    return {**json.loads((folder / "result.json").read_text()), "table": (folder / "out.txt").read_text(),
+            "history.csv": csv.read_text() if csv.exists() else ""}
+
+
+def one(config: str, rng: random.Random, expected: dict[str, str], seconds: float) -> tuple[int, list[str]]:
+    """Kill and continue one run; the number of kills that struck, and what was not as expected."""
+    folder, every, kills = Path(tempfile.mkdtemp()), rng.choice([1, 1, 2, 5]), 0
+    for _ in range(rng.choice([1, 1, 2])):
+        how = rng.choice(["event", "file", "moment"])
+        pid = start(config, folder, every, event=rng.randint(1, 110) if how == "event" else 0,
+                    file_call=rng.randint(1, 40) if how == "file" else 0)
+        if how == "moment":
+            time.sleep(rng.uniform(0.0, seconds))
+            os.kill(pid, signal.SIGKILL)
+        kills += not finished(pid)
+    if not finished(start(config, folder, every)):
+        return kills, ["it did not go on"]
+    found = outcome(folder)
+    wrong = [key for key in expected if found[key] != expected[key]]
+    wrong += [f"left behind: {p.name}" for p in (folder / "models").glob(".*") if p.suffix != ".lock" and not kills]
+    if not wrong:
+        shutil.rmtree(folder)
+    return kills, [f"{w} ({folder})" for w in wrong]
+
+
+def main(argv: list[str] | None = None) -> int:
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--kills", type=int, default=200)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--configs", nargs="*", default=list(runs.CONFIGS), choices=list(runs.CONFIGS))
+    args = p.parse_args(argv)
+    rng, expected, kills, wrong, n = random.Random(args.seed), {}, dict.fromkeys(args.configs, 0), [], 0
+    seconds: dict[str, float] = {}
+    while sum(kills.values()) < args.kills:
+        config = args.configs[n % len(args.configs)]
+        n += 1
+        if config not in expected:
+            folder, began = Path(tempfile.mkdtemp()), time.monotonic()
+            if not finished(start(config, folder, 1)):
+                raise RuntimeError("the run that nobody kills was killed")
+            expected[config], seconds[config] = outcome(folder), time.monotonic() - began
+        struck, bad = one(config, rng, expected[config], seconds[config])
+        kills[config] += struck
+        wrong += [f"{config}: {b}" for b in bad]
+    for config, k in kills.items():
+        print(f"{config:34} {k:4} kills")
+    print(f"{sum(kills.values())} kills in {n} runs, {len(wrong)} not continued byte for byte", *wrong, sep="\n")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
