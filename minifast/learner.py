@@ -4,6 +4,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +18,12 @@ from .callbacks.flat_cos_anneal import FlatCosAnnealScheduler
 from .callbacks.checkpoint import Checkpoint
 from .callbacks.failures import FiniteGuard, Interruption
 from .callbacks.gradients import GradientClipping
-from .callbacks.lr_finder import LRFinder
+from .callbacks.lr_finder import LRFinder, with_batch_size
 from .callbacks.memory import ChannelsLast
 from .callbacks.mixup import MixUpCallback
 from .callbacks.one_cycle import OneCycleScheduler
 from .callbacks.precision import MixedPrecision
+from .callbacks.safety import TerminateOnNaNCallback
 from .callbacks.summary import Text, listeners_summary, model_summary
 from .checkpoint import load_file, preserved, save_file
 from .data import DataBunch, DatasetType
@@ -31,7 +33,7 @@ from .optimizer import NORM_LAYERS, AdamW, OptimWrapper
 from .progress import Progress
 from .recorder import Recorder
 from .state import State
-from .suggestion import RangeTest
+from .suggestion import RangeTests
 from .utils import even_mults, frames_forgotten, listify, positive_float, positive_int, to_detach
 
 __all__ = ["Learner", "fit_one_cycle", "lr_find"]
@@ -96,12 +98,13 @@ class Learner:
         """
         epochs = positive_int("epochs", epochs)
         self._set_opt(self.lr_range(lr), wd)
+        taking_part = self._callbacks(callbacks)
         safety: list[Callback] = [Interruption(self)]
-        if self.check_finite:
+        if self.check_finite and not any(isinstance(cb, TerminateOnNaNCallback) for cb in taking_part):
             safety.append(FiniteGuard(self))
         if checkpoint is not None:
             safety.append(Checkpoint(self, checkpoint))
-        self._run(epochs, [self.recorder, *self._callbacks(callbacks), *safety])
+        self._run(epochs, [self.recorder, *taking_part, *safety])
 
     def fit_one_cycle(self, cyc_len: int, max_lr: Any = DEFAULT_LR, moms: tuple[float, float] | None = (0.95, 0.85),
                       div_factor: float = 25.0, pct_start: float = 0.3, wd: float | None = None,
@@ -119,21 +122,29 @@ class Learner:
         self.fit(tot_epochs, lr, wd=wd, callbacks=[*listify(callbacks), flat_cos])
 
     def lr_find(self, start_lr: float = 1e-7, end_lr: float = 10, num_it: int = 100, stop_div: bool = True,
-                wd: float | None = None) -> RangeTest:
+                wd: float | None = None, wds: Sequence[float] = (), bss: Sequence[int] = (), linear: bool = False,
+                valid_every: int | None = None) -> Any:
         """Range test: see `LRFinder`. The learner is left exactly as it was; `recorder.plot()` then draws the result.
 
-        Callbacks take part, but for those that log, save or watch (`only_in_fit`).
+        Returns a `RangeTest`; with several weight decays `wds` or batch sizes `bss` a `RangeTests`, one for each
+        combination, all from the same weights and with the samples in the same order. Callbacks take part, but for
+        those that log, save or watch (`only_in_fit`).
         """
-        with preserved(self, self.callbacks):
-            finder = LRFinder(self, start_lr, end_lr, num_it, stop_div)
-            self._set_opt(self.opt.values("lr"), wd)
-            self._run(math.ceil(num_it / len(self.data.train_dl)), [*self._callbacks(in_fit=False), finder])
-        found = finder.result
-        self.lr_finder, self.recorder.range_test = finder, found
+        found = RangeTests()
+        for decay, bs in product(wds or [wd], bss or [None]):
+            with preserved(self, self.callbacks):
+                if bs is not None:
+                    self.data = with_batch_size(self.data, bs)
+                finder = LRFinder(self, start_lr, end_lr, num_it, stop_div, linear, valid_every)
+                self._set_opt(self.opt.values("lr"), decay)
+                self._run(math.ceil(num_it / len(self.data.train_dl)), [*self._callbacks(in_fit=False), finder])
+            found[", ".join([f"wd {decay:g}"] * bool(wds) + [f"bs {bs}"] * bool(bss))] = finder.result
+        result = found if wds or bss else finder.result
+        self.lr_finder, self.recorder.range_test = finder, result
         if not self.silent:
             print("LR finder is complete; learn.recorder.plot() draws it, learn.recorder.plot(suggestion=True) "
                   "also marks a suggestion.")
-        return found
+        return result
 
     def _callbacks(self, more: Any = None, in_fit: bool = True) -> list[Callback]:
         every = [*self.callbacks, *(make(self) for make in self.callback_fns), *listify(more)]
@@ -295,7 +306,10 @@ class Learner:
         """[predictions, targets], and with `with_loss` the loss of each sample, all on the CPU, in the order of the data.
 
         `activ` turns outputs into predictions (default: what belongs to the loss function, softmax for cross-entropy).
+        The training data comes in order and whole (`DatasetType.Fix`), where it is a data set of which that is known.
         """
+        if DatasetType(ds_type) is DatasetType.Train and self.data.fix_dl is not None:
+            ds_type = DatasetType.Fix
         collect = _Collect()
         self._inference(self.data.dl(ds_type), SimpleNamespace(model=self.model, loss_func=_no_loss), [], collect)
         outputs, targets = collect.joined()
@@ -404,6 +418,6 @@ def fit_one_cycle(learn: Learner, cyc_len: int, *args: Any, **kwargs: Any) -> No
     learn.fit_one_cycle(cyc_len, *args, **kwargs)
 
 
-def lr_find(learn: Learner, *args: Any, **kwargs: Any) -> RangeTest:
+def lr_find(learn: Learner, *args: Any, **kwargs: Any) -> Any:
     """`learn.lr_find(...)`."""
     return learn.lr_find(*args, **kwargs)

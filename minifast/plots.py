@@ -34,28 +34,31 @@ def plot_lr(lrs: Iterable[Any], moms: Iterable[Any] | None = None, start: int = 
 
 
 def plot_range_test(lrs: Iterable[Any], losses: Iterable[Any], points: Mapping[str, float] | None = None,
-                    ax: Any = None) -> Axes:
+                    ax: Any = None, label: str = "", span: tuple[Any, Any] | None = None) -> Axes:
     """Draw the losses of a range test over their learning rates (log scale); returns the axes.
 
-    `points` names learning rates to mark with a dot, their values in the legend. The y limits keep the descent readable
-    where the loss later explodes: all before the lowest loss is in view, of what follows as much as half that height.
-    Raises ValueError where no loss is finite.
+    `points` names learning rates to mark with a dot, their values in the legend; `label` names the curve there. `span`
+    is an interval of learning rates to shade. The y limits keep the descent readable where the loss later explodes: all
+    before the lowest loss is in view, of what follows as much as half that height. Raises ValueError where no loss is
+    finite.
     """
     x, y = _numbers(lrs), _numbers(losses)
     finite = np.isfinite(y)
     x, y = x[finite], _some(y[finite])
     [axis] = _axes(1, ax)
     before = axis.get_ylim() if axis.has_data() else None  # another test's curve, which stays in view
-    axis.plot(x, y)
+    [line] = axis.plot(x, y, label=label or None)
     axis.set_xscale("log")
+    if span is not None:
+        axis.axvspan(*span, color=line.get_color(), alpha=0.1, linewidth=0)
     for marker, (name, lr) in zip(cycle("oDs^"), (points or {}).items()):
-        axis.plot(lr, np.interp(np.log(lr), np.log(x), y), marker, label=f"{name}: {lr:.2E}", zorder=3)
+        axis.plot(lr, np.interp(np.log(lr), np.log(x), y), marker, color=line.get_color(), label=f"{name}: {lr:.2E}", zorder=3)
     low, high = y.min(), max(y[: y.argmin() + 1].max(), np.median(y))
     height = high - low
     if height > 0 and y.max() > high + height / 2:
         limits = np.array([low - height / 10, high + height / 2])
         axis.set_ylim(*(limits if before is None else (min(before[0], limits[0]), max(before[1], limits[1]))))
-    _label(axis, "Learning rate", "Loss", legend=bool(points))
+    _label(axis, "Learning rate", "Loss", legend=bool(points or label))
     return axis
 
 

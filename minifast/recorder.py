@@ -13,7 +13,7 @@ from torch import Tensor
 from . import plots
 from .callback import LearnerCallback
 from .progress import format_time
-from .suggestion import RangeTest, steepest
+from .suggestion import RangeTest, RangeTests, Suggestion, steepest
 from .utils import batch_length, listify, weighted_mean
 
 if TYPE_CHECKING:
@@ -194,15 +194,23 @@ class Recorder(LearnerCallback):
              return_fig: bool = False) -> Any:
         """Smoothed loss against learning rate: of the last `lr_find`, or of the last fit if there has been none.
 
-        `skip_start` and `skip_end` batches are left out at the ends. `suggestion` marks and prints a learning rate.
+        A sweep has a curve for each of its tests. `skip_start` and `skip_end` batches are left out at the ends.
+        `suggestion` prints what the rules suggest (see `RangeTest`), marks `basin`'s learning rate and shades its
+        interval; `min_grad_lr` is then where the drawn curve is steepest.
         """
-        test = (self.range_test or RangeTest(self.lrs, self.losses)).trimmed(skip_start, skip_end)
-        points = {}
+        result = self.range_test or RangeTest(self.lrs, self.losses)
+        tests = result if isinstance(result, RangeTests) else RangeTests({"": result})
+        axis = ax
+        for name, test in tests.items():
+            drawn, found = test.trimmed(skip_start, skip_end), test.suggestion if suggestion else Suggestion(None)
+            points = {name or "Suggestion": found.lr} if found.lr else {}
+            span = (found.low, found.high) if points and len(tests) == 1 else None
+            axis = plots.plot_range_test(drawn.lrs, drawn.losses, points, axis, "" if points else name, span)
+            if suggestion:
+                self.min_grad_lr = steepest(drawn.lrs, drawn.losses).lr
         if suggestion:
-            self.min_grad_lr = steepest(test.lrs, test.losses)
-            print(f"Steepest descent: {self.min_grad_lr:.2E}")
-            points["Steepest descent"] = self.min_grad_lr
-        return self._shown([plots.plot_range_test(test.lrs, test.losses, points, ax=ax)], ax, return_fig)
+            print(result)
+        return self._shown([axis], ax, return_fig)
 
     def plot_lr(self, show_moms: bool = False, skip_start: int = 0, skip_end: int = 0, ax: Any = None,
                 return_fig: bool = False) -> Any:

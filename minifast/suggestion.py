@@ -61,8 +61,8 @@ def basin(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
 
     `losses` are the batches' own. They are smoothed here, by a window (Gaussian, 0.2 decades) that looks both ways and
     so does not lag. The start is the median of the first quarter; losses above it count as equal to it. No suggestion
-    if fewer than ten losses are finite, if none after the first quarter is the lowest, or if the loss falls by less than
-    four standard errors of the smoothed loss.
+    if fewer than ten losses are finite, if the lowest is in the first quarter, or if the loss falls by less than four
+    standard errors of the smoothed loss.
     """
     log_lr, losses = _curve(lrs, losses)
     if len(losses) < MIN_POINTS:
@@ -77,7 +77,7 @@ def basin(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
     # the median difference of neighbours is 0.954 standard deviations of one loss, and hardly feels the slope
     noise = np.median(np.abs(np.diff(losses))) / 0.954 * np.sqrt((weights[deepest] ** 2).sum())
     if depth[deepest] < SIGNIFICANT * noise:
-        return Suggestion(None, reason=f"too noisy: the loss falls by {depth[deepest]:.2g}, up to {SIGNIFICANT * noise:.2g} "
+        return Suggestion(None, reason=f"too noisy: the loss falls by {depth[deepest]:.2g}, and {SIGNIFICANT * noise:.2g} "
                                        "may be chance; try more batches (num_it=) or larger ones")
     level = DEPTH * float(depth[deepest])
     low, high = _crossing(log_lr, depth, level), _crossing(log_lr[::-1], depth[::-1], level)

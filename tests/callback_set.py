@@ -32,9 +32,9 @@ ARGUMENTS = {
 def _found() -> list[type[Callback]]:
     modules = [importlib.import_module(f"minifast.callbacks.{m.name}")
                for m in pkgutil.iter_modules(minifast.callbacks.__path__)]
-    classes = {c for m in modules for c in vars(m).values()
-               if isinstance(c, type) and issubclass(c, Callback) and c.__module__ == m.__name__}
-    return sorted((c for c in classes - ABSTRACT if not c.__name__.startswith("_")), key=lambda c: c.__name__)
+    public = {vars(m)[name] for m in modules for name in getattr(m, "__all__", ()) if name != "schedules"}
+    return sorted((c for c in public - ABSTRACT if isinstance(c, type) and issubclass(c, Callback)),
+                  key=lambda c: c.__name__)
 
 
 CLASSES = _found()
@@ -59,6 +59,7 @@ class SumLoss(nn.CrossEntropyLoss):
 
 def a_learner(path, n_batches=4, **kwargs):
     """Small, but with all that a callback may leave behind: buffers, modes, momentum, a loss with parts, metrics."""
+    torch.manual_seed(0)
     layers = [nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 4)]
     return fake_learner(batch_size=4, train_length=4 * n_batches, valid_length=8, layers=layers, path=path,
                         loss_func=SumLoss(), metrics=[accuracy], opt_func=partial(optim.SGD, momentum=0.9), **kwargs)

@@ -24,6 +24,7 @@ class Sees(nn.Module):
 
 
 def learner(**kwargs):
+    torch.manual_seed(0)
     kwargs = {"opt_func": optim.SGD, **kwargs}
     return fake_learner(layers=[nn.Linear(5, 8), Sees(), nn.Linear(8, 4)], **kwargs)
 

@@ -22,10 +22,10 @@ class LRFinder(LearnerCallback):
 
     `linear`: growing by equal steps instead. `valid_every`: after so many batches each the validation loss is measured
     and kept in place of the training loss (the two together are Smith's test). With `stop_div` it ends early once the
-    smoothed loss has risen above its best by four times what it fell (or, if it has not fallen, four times the spread of
-    the first ten losses); a loss that is not finite always ends it. Both rules are the same for a loss times or plus a
-    constant, so negative and huge losses are safe. With several layer groups `start_lr` and `end_lr` are those of the
-    last one, the others keep their ratio to it.
+    smoothed loss has risen above its best by four times what it fell (or, if it has not fallen, four times the spread
+    of the first ten losses); a loss that is not finite always ends it. Both rules are the same for a loss times or plus
+    a constant, so negative and huge losses are safe. With several layer groups `start_lr` and `end_lr` are those of
+    the last one, the others keep their ratio to it.
 
     Source: L. Smith, "Cyclical learning rates for training neural networks" (arXiv 1506.01186), section 3.3.
     """

@@ -18,7 +18,8 @@ class TerminateOnNaNCallback(Callback):
 
     It looks at every `check_every`-th batch, the first one included, and at the end of each epoch, so it notices at
     most `check_every` batches late; `learn.recorder.raw_losses` says since when. Answers with the `stop_...` decisions
-    and `skip_validate` in on_batch_end and on_epoch_end.
+    and `skip_validate` in on_batch_end and on_epoch_end. In its runs the learner's own check (`check_finite`), which
+    raises an error, is left out.
     """
 
     only_in_fit = True

@@ -15,8 +15,8 @@ from ..stepper import Annealing, Phases, Stepper, annealing_cos, annealing_linea
 from ..utils import positive_float
 from .scheduler import Schedule
 
-__all__ = ["Curve", "constant", "cosine", "exp_range", "exponential", "flat_cosine", "linear",
-           "piecewise", "polynomial", "restarts", "triangular", "triangular2", "warm_up"]
+__all__ = ["Curve", "constant", "cosine", "exp_range", "exponential", "flat_cosine", "linear", "piecewise",
+           "polynomial", "restarts", "triangular", "triangular2", "warm_up"]
 
 Curve = Callable[[int, float], Schedule]
 
@@ -49,10 +49,7 @@ def exponential(start: Any, gamma: float, every: str = "epoch") -> Curve:
     if every not in ("epoch", "batch"):
         raise ValueError(f"every must be 'epoch' or 'batch', not {every!r}")
     first, gamma = _value(start), positive_float("gamma", gamma)
-
-    def curve(n: int, per_epoch: float) -> Schedule:
-        return lambda i: first * gamma ** (i if every == "batch" else i // per_epoch)
-    return curve
+    return lambda n, per_epoch: lambda i: first * gamma ** (i if every == "batch" else i // per_epoch)
 
 
 def piecewise(levels: Sequence[Any], epochs: Sequence[float]) -> Curve:
@@ -76,6 +73,7 @@ def restarts(start: Any, end: Any = 0.0, cycle_len: float = 1.0, cycle_mult: flo
     positive_float("cycle_len", cycle_len)
     if positive_float("cycle_mult", cycle_mult) < 1:
         raise ValueError(f"cycle_mult must be at least 1, not {cycle_mult}: cycles of less and less would never end")
+
     def curve(n: int, per_epoch: float) -> Schedule:
         cycles: list[Stepper] = []
         epochs, done = cycle_len, 0
@@ -86,27 +84,34 @@ def restarts(start: Any, end: Any = 0.0, cycle_len: float = 1.0, cycle_mult: flo
     return curve
 
 
-def triangular(base: Any, peak: Any, step_size: float) -> Curve:
-    """Cyclical: in a straight line from `base` to `peak` in `step_size` epochs, in as many back, and again.
+def triangular(base: Any, peak: Any, step_size: float, shrink: float = 1.0) -> Curve:
+    """Cyclical: in a straight line from `base` to `peak` in `step_size` epochs, in as many back, and again; each
+    cycle is `shrink` times as high above `base` as the one before.
 
     For momentum `base` is the higher one: `lr=triangular(0.01, 0.1, 2), mom=triangular(0.95, 0.85, 2)`.
 
     Source: L. Smith, "Cyclical learning rates for training neural networks" (arXiv 1506.01186), section 3.1.
     """
-    return _triangles(base, peak, step_size, 1.0)
+    low, high, epochs = _value(base), _value(peak), positive_float("step_size", step_size)
+
+    def curve(n: int, per_epoch: float) -> Schedule:
+        steps = _steps(epochs, per_epoch)
+        peaks = [low + (high - low) * shrink**k for k in range(1 + n // (2 * steps))]
+        return Phases([Stepper(way, steps) for top in peaks for way in ((low, top), (top, low))])
+    return curve
 
 
 def triangular2(base: Any, peak: Any, step_size: float) -> Curve:
     """As `triangular`, each cycle half as high above `base` as the one before (same source)."""
-    return _triangles(base, peak, step_size, 0.5)
+    return triangular(base, peak, step_size, shrink=0.5)
 
 
 def exp_range(base: Any, peak: Any, step_size: float, gamma: float) -> Curve:
     """As `triangular`, its height times `gamma` after every batch (same source)."""
-    low, gamma = _value(base), positive_float("gamma", gamma)
+    low, triangles, gamma = _value(base), triangular(base, peak, step_size), positive_float("gamma", gamma)
 
     def curve(n: int, per_epoch: float) -> Schedule:
-        triangle = triangular(base, peak, step_size)(n, per_epoch)
+        triangle = triangles(n, per_epoch)
         return lambda i: low + (triangle(i) - low) * gamma**i
     return curve
 
@@ -147,13 +152,3 @@ def _annealed(start: Any, end: Any, func: Annealing) -> Curve:
 
 def _steps(epochs: float, per_epoch: float) -> int:
     return max(1, round(epochs * per_epoch))
-
-
-def _triangles(base: Any, peak: Any, step_size: float, shrink: float) -> Curve:
-    low, high, epochs = _value(base), _value(peak), positive_float("step_size", step_size)
-
-    def curve(n: int, per_epoch: float) -> Schedule:
-        steps = _steps(epochs, per_epoch)
-        peaks = [low + (high - low) * shrink**k for k in range(1 + n // (2 * steps))]
-        return Phases([Stepper(way, steps) for top in peaks for way in ((low, top), (top, low))])
-    return curve
