@@ -115,8 +115,11 @@ def rng_state() -> dict[str, Any]:
     """The state of the global random generators: torch (CPU and every GPU in use), numpy, python."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
     name, keys, *rest = np.random.get_state()
-    return {"torch": torch.get_rng_state(), "cuda": cuda, "numpy": (name, keys.tolist(), *rest),  # type: ignore[union-attr]
-            "python": random.getstate()}
+    version, words, gauss = random.getstate()
+    return {"torch": torch.get_rng_state(), "cuda": cuda,
+            # tensors, because torch.save takes a hundred times as long for lists of numbers
+            "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),  # type: ignore[union-attr]
+            "python": (version, torch.tensor(words), gauss)}
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
@@ -124,8 +127,10 @@ def set_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
-    np.random.set_state(state["numpy"])
-    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy(), *rest))
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
 
 
 def learner_state(learn: Any) -> dict[str, Any]:
@@ -232,7 +237,8 @@ def _keep(x: Any, contents: Contents, tensors: bool = True) -> None:
 def _put_back(contents: Contents) -> None:
     for x, copied in contents.values():
         if isinstance(x, Tensor):
-            x.copy_(copied)
+            if not torch.equal(x, copied):  # a write, even of the same, forbids the backward of a graph that needs `x`
+                x.copy_(copied)
         elif isinstance(x, list):
             x[:] = copied
         else:

@@ -130,16 +130,18 @@ class Learner:
         combination, all from the same weights and with the samples in the same order. Callbacks take part, but for
         those that log, save or watch (`only_in_fit`).
         """
+        swept = {name: values for name, values in (("wd", wds), ("bs", bss)) if len(values)}
         found = RangeTests()
-        for decay, bs in product(wds or [wd], bss or [None]):
+        for combination in product(*swept.values()):  # one, of nothing, without a sweep
+            one: dict[str, Any] = dict(zip(swept, combination, strict=True))
             with preserved(self, self.callbacks):
-                if bs is not None:
-                    self.data = with_batch_size(self.data, bs)
+                if "bs" in one:
+                    self.data = with_batch_size(self.data, one["bs"])
                 finder = LRFinder(self, start_lr, end_lr, num_it, stop_div, linear, valid_every)
-                self._set_opt(self.opt.values("lr"), decay)
+                self._set_opt(self.opt.values("lr"), one.get("wd", wd))
                 self._run(math.ceil(num_it / len(self.data.train_dl)), [*self._callbacks(in_fit=False), finder])
-            found[", ".join([f"wd {decay:g}"] * bool(wds) + [f"bs {bs}"] * bool(bss))] = finder.result
-        result = found if wds or bss else finder.result
+            found[", ".join(f"{name} {value}" for name, value in one.items())] = finder.result
+        result = found if swept else finder.result
         self.lr_finder, self.recorder.range_test = finder, result
         if not self.silent:
             print("LR finder is complete; learn.recorder.plot() draws it, learn.recorder.plot(suggestion=True) "
@@ -310,18 +312,18 @@ class Learner:
         """
         if DatasetType(ds_type) is DatasetType.Train and self.data.fix_dl is not None:
             ds_type = DatasetType.Fix
-        collect = _Collect()
+        collect = _Collect(unreduced(self.loss_func) if with_loss else _no_loss)
         self._inference(self.data.dl(ds_type), SimpleNamespace(model=self.model, loss_func=_no_loss), [], collect)
-        outputs, targets = collect.joined()
+        outputs, targets, losses = collect.joined()
         preds = (activ or loss_activation(self.loss_func))(outputs)
-        return [preds, targets, unreduced(self.loss_func)(outputs, *listify(targets))] if with_loss else [preds, targets]
+        return [preds, targets, losses] if with_loss else [preds, targets]
 
     def predict(self, item: Any) -> tuple[Any, Tensor, Tensor]:
         """(class, index, probabilities) for one image path, PIL image or tensor (one sample, as the data set gives it).
 
         Without classes: (prediction, prediction, output)."""
         dl = self.data.wrap([(self.data.prepare_item(item), torch.zeros(1))])
-        collect = _Collect()
+        collect = _Collect(_no_loss)
         self._inference(dl, SimpleNamespace(model=self.model, loss_func=_no_loss), [], collect)
         output = collect.joined()[0]
         pred = loss_activation(self.loss_func)(output)[0]
@@ -375,26 +377,26 @@ class Learner:
 
 
 class _Collect(Callback):
-    """Keeps outputs and targets of a validation, on the CPU."""
+    """Keeps outputs, targets and losses (by `loss_func`) of a validation, on the CPU."""
 
-    def __init__(self) -> None:
-        self.outputs: list[Any] = []
-        self.targets: list[Any] = []
+    def __init__(self, loss_func: Callable[..., Tensor]) -> None:
+        self.loss_func = loss_func
+        self.kept: list[Any] = []
 
     def on_batch_end(self, last_output: Any, last_target: Any) -> None:
-        self.outputs.append(to_detach(last_output))
-        self.targets.append(to_detach(last_target))
+        losses = self.loss_func(last_output, *listify(last_target))  # here, where a loss with weights has them
+        self.kept.append(to_detach((last_output, last_target, losses)))
 
-    def joined(self) -> tuple[Any, Any]:
-        if not self.outputs:
+    def joined(self) -> Any:
+        if not self.kept:
             raise ValueError("there is not one batch to predict on")
-        return _cat(self.outputs), _cat(self.targets)
+        return _cat(self.kept)
 
 
 def _cat(batches: list[Any]) -> Any:
     if isinstance(batches[0], (list, tuple)):
         return [_cat(list(part)) for part in zip(*batches, strict=True)]
-    return torch.cat(batches)
+    return torch.cat(batches) if batches[0].ndim else torch.stack(batches)
 
 
 def _no_loss(*args: Any) -> Tensor:

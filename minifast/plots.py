@@ -52,7 +52,8 @@ def plot_range_test(lrs: Iterable[Any], losses: Iterable[Any], points: Mapping[s
     if span is not None:
         axis.axvspan(*span, color=line.get_color(), alpha=0.1, linewidth=0)
     for marker, (name, lr) in zip(cycle("oDs^"), (points or {}).items()):
-        axis.plot(lr, np.interp(np.log(lr), np.log(x), y), marker, color=line.get_color(), label=f"{name}: {lr:.2E}", zorder=3)
+        axis.plot(lr, np.interp(np.log(lr), np.log(x), y), marker, color=line.get_color(),
+                  label=f"{name}: {lr:.2E}", zorder=3)
     low, high = y.min(), max(y[: y.argmin() + 1].max(), np.median(y))
     height = high - low
     if height > 0 and y.max() > high + height / 2:

@@ -198,7 +198,7 @@ class Recorder(LearnerCallback):
         `suggestion` prints what the rules suggest (see `RangeTest`), marks `basin`'s learning rate and shades its
         interval; `min_grad_lr` is then where the drawn curve is steepest.
         """
-        result = self.range_test or RangeTest(self.lrs, self.losses)
+        result = self.range_test or RangeTest(np.array(self.lrs), self.losses)
         tests = result if isinstance(result, RangeTests) else RangeTests({"": result})
         axis = ax
         for name, test in tests.items():

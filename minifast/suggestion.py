@@ -25,7 +25,7 @@ MIN_POINTS = 10     # fewer losses show no curve
 WIDTH = 0.2         # decades of learning rate: the standard deviation of the window that smooths
 DEPTH = 0.5         # of the fall: the basin is where the loss is lower than this
 POINT = 0.4         # of the way through the basin; less wastes the run, more risks it
-SIGNIFICANT = 4     # standard errors that the loss must fall; pure noise reaches two and a half
+SIGNIFICANT = 5     # standard errors that the loss must fall; pure noise, cut off at the start, reaches four
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def basin(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
 
     `losses` are the batches' own. They are smoothed here, by a window (Gaussian, 0.2 decades) that looks both ways and
     so does not lag. The start is the median of the first quarter; losses above it count as equal to it. No suggestion
-    if fewer than ten losses are finite, if the lowest is in the first quarter, or if the loss falls by less than four
+    if fewer than ten losses are finite, if the lowest is in the first quarter, or if the loss falls by less than five
     standard errors of the smoothed loss.
     """
     log_lr, losses = _curve(lrs, losses)
@@ -76,9 +76,9 @@ def basin(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
         return Suggestion(None, reason=FLAT)
     # the median difference of neighbours is 0.954 standard deviations of one loss, and hardly feels the slope
     noise = np.median(np.abs(np.diff(losses))) / 0.954 * np.sqrt((weights[deepest] ** 2).sum())
-    if depth[deepest] < SIGNIFICANT * noise:
-        return Suggestion(None, reason=f"too noisy: the loss falls by {depth[deepest]:.2g}, and {SIGNIFICANT * noise:.2g} "
-                                       "may be chance; try more batches (num_it=) or larger ones")
+    if depth[deepest] < (needed := SIGNIFICANT * noise):
+        return Suggestion(None, reason=f"too noisy: the loss falls by {depth[deepest]:.2g}, and {needed:.2g} may be "
+                                       "chance; try more batches (num_it=) or larger ones")
     level = DEPTH * float(depth[deepest])
     low, high = _crossing(log_lr, depth, level), _crossing(log_lr[::-1], depth[::-1], level)
     return Suggestion(float(10 ** (low + POINT * (high - low))), float(10**low), float(10**high))
@@ -90,7 +90,8 @@ def steepest(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
     log_lr, losses = _curve(lrs, losses)
     if len(losses) < 3:
         return _too_short(losses, 3)
-    slope = np.gradient(losses, log_lr)
+    rise, run = (np.r_[a[1] - a[0], a[2:] - a[:-2], a[-1] - a[-2]] for a in (losses, log_lr))
+    slope = rise / run
     if slope.min() >= 0:
         return Suggestion(None, reason=FLAT)
     return Suggestion(float(10 ** log_lr[slope.argmin()]))

@@ -32,9 +32,9 @@ ARGUMENTS = {
 def _found() -> list[type[Callback]]:
     modules = [importlib.import_module(f"minifast.callbacks.{m.name}")
                for m in pkgutil.iter_modules(minifast.callbacks.__path__)]
-    public = {vars(m)[name] for m in modules for name in getattr(m, "__all__", ()) if name != "schedules"}
-    return sorted((c for c in public - ABSTRACT if isinstance(c, type) and issubclass(c, Callback)),
-                  key=lambda c: c.__name__)
+    public = [vars(m)[name] for m in modules for name in m.__all__]
+    classes = {c for c in public if isinstance(c, type) and issubclass(c, Callback)} - ABSTRACT
+    return sorted(classes, key=lambda c: c.__name__)
 
 
 CLASSES = _found()

@@ -118,16 +118,19 @@ def test_what_the_end_of_a_run_leaves_open_is_dropped():
     torch.testing.assert_close(grads.grads[0], want.grads[0], rtol=1e-4, atol=1e-6)
 
 
-def test_a_batch_without_a_backward_pass_does_not_weigh():
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1), (0, 2), (1, 0, 2)])
+@pytest.mark.parametrize("skipped", [0, 1, 2])
+def test_a_batch_without_a_backward_pass_does_not_weigh(order, skipped):
     class Skips(Callback):
         def on_backward_begin(self, num_batch):
-            return {"skip_bwd": num_batch == 1}
+            return {"skip_bwd": order[num_batch] == skipped}
 
-    learn, plain = learner(5), learner(5)    # batches of 5, 5 and 3; the second one is left out
+    learn, plain = learner(5), learner(5)    # batches of 5, 5 and 3
     grads, want = Grads(learn), Grads(plain)
+    batches = learn.data.train_dl.dl
+    learn.data = DataBunch([batches[i] for i in order], None, device="cpu")
     learn.fit(1, callbacks=[grads, GradientAccumulation(learn, 3), Skips()])
-    first, _, last = plain.data.train_dl.dl
-    plain.data = DataBunch([joined(first, last)], None, device="cpu")
+    plain.data = DataBunch([joined(*(batches[i] for i in order if i != skipped))], None, device="cpu")
     plain.fit(1, callbacks=[want])
     torch.testing.assert_close(grads.grads[0], want.grads[0], rtol=1e-5, atol=1e-6)
 

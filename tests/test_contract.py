@@ -15,7 +15,8 @@ from minifast.state import EVENTS
 
 every = pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
 
-SYNCHRONISES = {"LRFinder"}     # reads the loss in each batch, to know whether to stop; its class says so
+# these read a value in each batch and say so: the loss, to know whether to stop; whether fp16's gradients overflowed
+SYNCHRONISES = {"LRFinder", "MixedPrecision"}
 STOPS = {"LRFinder", "StopAfterNBatches"}   # end a run before its time with their defaults
 
 
@@ -126,7 +127,7 @@ def test_state_goes_through_a_file_and_back(cls, tmp_path):
         back = None
 
         def on_train_begin(self):
-            other.load_state_dict(state)
+            other.load_state_dict(copy.deepcopy(state))
             self.back = copy.deepcopy(other.state_dict())
 
     load = Load()
@@ -160,8 +161,9 @@ def reads(cls, path, n_batches):
 @every
 def test_reads_no_value_per_batch(cls, tmp_path):
     few, many, few_without, many_without = (reads(c, tmp_path / f"{c}{n}", n) for c in (cls, None) for n in (3, 9))
-    assert many_without - few_without <= 2     # what a fit itself reads, every so many batches
-    assert (many - few > many_without - few_without) == (cls.__name__ in SYNCHRONISES)
+    assert many_without - few_without <= 4      # what a fit itself reads, every so many batches
+    more_batches = 2 * (9 - 3)
+    assert (many - few - (many_without - few_without) > more_batches / 2) == (cls.__name__ in SYNCHRONISES)
 
 
 def test_the_counter_of_reads_counts():
@@ -181,19 +183,20 @@ def test_is_told_only_of_the_events_that_it_overrides(cls, tmp_path):
 
 
 def tensors(learn):
-    opt = learn.opt.opt
-    return [t.clone() for t in (*learn.model.state_dict().values(), *(v for p in opt.state.values() for v in p.values()))]
+    moments = [v for held in learn.opt.opt.state.values() for v in held.values()]
+    return [t.clone() for t in (*learn.model.state_dict().values(), *moments)]
 
 
-@every
+@pytest.mark.parametrize("cls", [c for c in CLASSES if c.__name__ != "LRFinder"], ids=lambda c: c.__name__)
 def test_has_no_lasting_effect_in_lr_find_and_inference(cls, tmp_path):
     learn, plain = a_learner(tmp_path), a_learner(tmp_path)
     for each in (learn, plain):
         each.fit(1, 0.01)
     learn.callbacks = [make(cls, learn)]
     before, weights, state = furniture(learn), tensors(learn), copy.deepcopy(learn.callbacks[0].state_dict())
-    losses = (learn.validate(), learn.get_preds()[0])
-    assert losses[0] == plain.validate() and torch.equal(losses[1], plain.get_preds()[0]) or cls.__name__ == "MixedPrecision"
+    if cls.__name__ != "MixedPrecision":    # it is meant to change them
+        assert learn.validate() == plain.validate()
+        assert torch.equal(learn.get_preds()[0], plain.get_preds()[0])
     learn.lr_find(num_it=6)
     assert furniture(learn) == before
     assert all(map(torch.equal, weights, tensors(learn)))

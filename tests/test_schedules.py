@@ -290,18 +290,15 @@ def test_bad_hosts():
     lambda learn: TorchScheduler(learn, HOSTED["OneCycleLR"][0], "batch"),
     lambda learn: ParamScheduler(learn, lr=restarts(0.1, cycle_len=1.3), mom=triangular(0.95, 0.85, 0.4))])
 def test_a_resumed_run_catches_up(make, tmp_path):
-    class Break(LearnerCallback):
-        at = None
-
-        def on_batch_begin(self, iteration):
-            if iteration == self.at:
-                raise RuntimeError("cut off")
-
     def fit(cut_at=None, **checkpoint):
+        class Break(LearnerCallback):
+            def on_batch_begin(self, iteration):
+                if iteration == cut_at:
+                    raise RuntimeError("cut off")
+
         learn = fake_learner(train_length=30, path=tmp_path)
-        cut = Break(learn)
-        cut.at = cut_at
-        learn.fit(4, 0.1, callbacks=[make(learn), cut, *([Checkpoint(learn, **checkpoint)] if checkpoint else [])])
+        saving = [Checkpoint(learn, **checkpoint)] if checkpoint else []
+        learn.fit(4, 0.1, callbacks=[make(learn), Break(learn), *saving])
         return learn
 
     whole = fit()

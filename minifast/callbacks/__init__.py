@@ -54,7 +54,7 @@ from .torch_scheduler import *
 from .tracker import *
 
 __all__ = ["schedules"]     # the curves keep their module's name: `schedules.cosine`
-for _module in (activations, averaging, batch_size, checkpoint, csv_logger, failures, flat_cos_anneal, general_sched, gradients, hooks,
-                loss_metrics, lr_finder, memory, mixup, one_cycle, precision, rnn, safety, sampling, scheduler,
-                show_graph, tensorboard, timer, torch_scheduler, tracker):
+for _module in (activations, averaging, batch_size, checkpoint, csv_logger, failures, flat_cos_anneal, general_sched,
+                gradients, hooks, loss_metrics, lr_finder, memory, mixup, one_cycle, precision, rnn, safety, sampling,
+                scheduler, show_graph, tensorboard, timer, torch_scheduler, tracker):
     __all__ += _module.__all__

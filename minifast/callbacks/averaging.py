@@ -4,12 +4,13 @@ from __future__ import annotations
 from itertools import compress
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
+from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from ..callback import LearnerCallback
 from ..checkpoint import rng_state, set_rng_state
-from ..utils import listify, to_device
+from ..utils import listify, positive_float, to_device
 
 __all__ = ["EMA", "SWA"]
 
@@ -77,9 +78,9 @@ class EMA(_Averaging):
 
     def __init__(self, learn: Any, decay: float = 0.999) -> None:
         super().__init__(learn)
-        if not 0 < decay < 1:
-            raise ValueError(f"decay must be above 0 and below 1, not {decay}")
-        self.decay = decay
+        self.decay = positive_float("decay", decay)
+        if decay >= 1:
+            raise ValueError(f"decay must be below 1, not {decay}")
 
     def on_step_end(self, skip_step: bool) -> None:
         if not skip_step:
@@ -120,33 +121,31 @@ class SWA(_Averaging):
         if epoch < max(self.next_epoch, int(self.start * n_epochs)):
             return
         self.next_epoch = epoch + 1
-        if self.n_averaged:
-            get_swa_multi_avg_fn()(*self._floats(), self.n_averaged)
-        else:
-            for a, w in zip(self.average, self._weights, strict=True):
-                a.copy_(w)
+        get_swa_multi_avg_fn()(*self._floats(), self.n_averaged)    # the first one replaces what is there
         self.n_averaged += 1
-        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.learn.model.modules()):
-            self._measure_batch_norm()
+        if layers := [m for m in self.learn.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]:
+            self._measure_batch_norm(layers)
 
-    def _measure_batch_norm(self) -> None:
+    @torch.no_grad()
+    def _measure_batch_norm(self, layers: list[nn.modules.batchnorm._BatchNorm]) -> None:
+        # as torch's update_bn, which is for one input and waits for the device in every batch
         model, dl = self.learn.model, self.learn.data.train_dl
-        flags, position, random_state = [(m, m.training) for m in model.modules()], dl.state_dict(), rng_state()
+        flags = [(m, m.training) for m in model.modules()]
+        momenta, position, random_state = [m.momentum for m in layers], dl.state_dict(), rng_state()
         self._show_average()
         try:
-            update_bn(([x] for x, _ in dl), _Spread(model))
+            model.train()
+            for i, (x, _) in enumerate(dl):
+                for m in layers:
+                    m.momentum = 1 / (i + 1)    # the running mean is then that of the batches so far, all alike
+                model(*listify(x))
             for a, w in zip(self.average, self._weights, strict=True):
                 a.copy_(w)
         finally:
+            for m, momentum in zip(layers, momenta, strict=True):
+                m.momentum = momentum
+            for m, training in flags:
+                m.training = training
             self._show_own()
             dl.load_state_dict(position)
             set_rng_state(random_state)
-            for m, training in flags:
-                m.training = training
-
-
-class _Spread(nn.Sequential):
-    """Calls a model with a batch's inputs, be it one or several."""
-
-    def forward(self, x: Any) -> Any:
-        return self[0](*listify(x))

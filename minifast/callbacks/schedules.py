@@ -32,10 +32,7 @@ def linear(start: Any, end: Any = 0.0) -> Curve:
 
 
 def cosine(start: Any, end: Any = 0.0) -> Curve:
-    """Half a cosine wave from `start` to `end`.
-
-    Source: I. Loshchilov and F. Hutter, "SGDR" (arXiv 1608.03983), equation 5, without restarts.
-    """
+    """Half a cosine wave from `start` to `end`: equation 5 of Loshchilov and Hutter's SGDR, without its `restarts`."""
     return _annealed(start, end, annealing_cos)
 
 
@@ -132,12 +129,12 @@ def warm_up(curve: Curve, epochs: float = 1.0, div_factor: float = 25.0) -> Curv
 
     Source: P. Goyal and others, "Accurate, large minibatch SGD" (arXiv 1706.02677), section 2.2.
     """
-    positive_float("epochs", epochs), positive_float("div_factor", div_factor)
+    epochs, div = positive_float("epochs", epochs), positive_float("div_factor", div_factor)
 
     def warmed(n: int, per_epoch: float) -> Schedule:
         steps = min(_steps(epochs, per_epoch), n)
         after = curve(max(1, n - steps), per_epoch)
-        ramp = Stepper((after(0) / div_factor, after(0)), steps)
+        ramp = Stepper((after(0) / div, after(0)), steps)
         return lambda i: ramp(i) if i < steps else after(i - steps)
     return warmed
 

@@ -1,14 +1,9 @@
-"""The runs that are killed and resumed: `python runs.py CONFIG FOLDER [KILL_AT [EVENT]]` trains one, and dies on request.
-
-What the run has come to is written to FOLDER/result.json as hashes: two runs are equal if the files are.
-"""
+"""The runs that are killed and resumed, and what of a run must be equal to the one that nobody killed."""
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import signal
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +15,20 @@ from torch import nn, optim
 from torch.utils.data import Dataset
 
 from minifast.callback import Callback, LearnerCallback
-from minifast.callbacks.checkpoint import Checkpoint
+from minifast.callbacks import (
+    EMA,
+    SWA,
+    BatchSizeSchedule,
+    Checkpoint,
+    CSVLogger,
+    EarlyStoppingCallback,
+    GradientAccumulation,
+    GradientClipping,
+    MixedPrecision,
+    MixUpCallback,
+    OverSamplingCallback,
+    SaveModelCallback,
+)
 from minifast.data import DataBunch
 from minifast.fakes import fake_data
 from minifast.learner import Learner
@@ -92,8 +100,13 @@ def model(dtype: torch.dtype = torch.float32) -> nn.Module:
 
 def learner(folder: Path, data: DataBunch | None = None, callbacks: Any = (), **kwargs: Any) -> Learner:
     data = data or fake_data(batch_size=4, train_length=30, valid_length=10)
-    return Learner(data, kwargs.pop("model", None) or model(), metrics=[accuracy], path=folder, callbacks=list(callbacks),
-                   add_time=False, **kwargs)
+    return Learner(data, kwargs.pop("model", None) or model(), metrics=[accuracy], path=folder, add_time=False,
+                   callbacks=list(callbacks), **kwargs)
+
+
+def with_callbacks(*makers: Any, **kwargs: Any) -> Callable[[Path], Learner]:
+    """A learner with these callbacks, made for each run."""
+    return partial(learner, callback_fns=list(makers), **kwargs)
 
 
 def items(workers: int = 0) -> DataBunch:
@@ -134,6 +147,14 @@ CONFIGS: dict[str, Config] = {
     "bf16": (lambda f: learner(f, cast(fake_data(batch_size=4, train_length=30, valid_length=10)),
                                model=model(torch.bfloat16)), one_cycle),
     "no validation": (lambda f: learner(f, fake_data(batch_size=4, train_length=30, valid_length=0)), one_cycle),
+    "mixup": (with_callbacks(MixUpCallback), one_cycle),
+    "gradient accumulation, clipping": (with_callbacks(partial(GradientAccumulation, n_step=3), GradientClipping), one_cycle),
+    "averages: EMA": (with_callbacks(partial(EMA, decay=0.9)), one_cycle),
+    "averages: SWA": (with_callbacks(partial(SWA, start=0.3)), plain_fit),
+    "autocast to bf16": (with_callbacks(MixedPrecision), one_cycle),
+    "best model, early stop, CSV": (with_callbacks(SaveModelCallback, CSVLogger, EarlyStoppingCallback), plain_fit),
+    "over-sampling": (with_callbacks(OverSamplingCallback), one_cycle),
+    "batch size by epoch": (with_callbacks(partial(BatchSizeSchedule, sizes={0: 4, 1: 6})), plain_fit),
     "two fits and the finder": (learner, two_fits),
 }
 
@@ -162,8 +183,8 @@ def digest(x: Any) -> str:
 
     def add(x: Any) -> None:
         if isinstance(x, torch.Tensor):
-            h.update(str((x.dtype, tuple(x.shape))).encode() + x.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-                     if x.ndim else x.detach().double().numpy().tobytes())
+            h.update(f"{x.dtype} {tuple(x.shape)}".encode())
+            h.update(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         elif isinstance(x, dict):
             for k, v in x.items():
                 h.update(repr(k).encode())
@@ -184,8 +205,8 @@ def result(learn: Learner) -> dict[str, str]:
     return {"weights": digest(learn.model.state_dict()), "optimizer": digest(learn.opt.state_dict()),
             "grads": digest([p.grad for p in learn.model.parameters()]),
             "flags": digest([m.training for m in learn.model.modules()]),
-            "recorder": digest([list(rec.lrs), list(rec.moms), rec.losses.tolist(), rec.raw_losses.tolist(), rec.train_losses,
-                                rec.val_losses, rec.metrics, rec.nb_batches, rec.names]),
+            "recorder": digest([list(rec.lrs), list(rec.moms), rec.losses.tolist(), rec.raw_losses.tolist(),
+                                rec.train_losses, rec.val_losses, rec.metrics, rec.nb_batches, rec.names]),
             "history": rec.to_frame().to_csv(),
             "callbacks": digest([cb.state_dict() for cb in learn.callbacks if not isinstance(cb, Kill)]),
             "loaders": digest([dl.state_dict() for dl in learn.data.dls]),
@@ -203,7 +224,3 @@ def run(config: str, folder: Path, kill_at: int = 0, every: int = 1) -> dict[str
     fit(learn, callbacks=[Checkpoint(learn, "run", every=every)])
     return result(learn)
 
-
-if __name__ == "__main__":
-    found = run(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:]))
-    (Path(sys.argv[2]) / "result.json").write_text(json.dumps(found, indent=1))

@@ -1,13 +1,14 @@
 """Kills training runs at random points and has them go on: `python torture.py --kills 200 --seed 0`.
 
-Each run is killed once or twice (at an event of the loop, at a file call in the middle of a save, or at any
-moment), then continued; weights, optimizer, records, table, history and random generators must be byte for byte those of
-the run that nobody killed. One process loads torch and forks, so that a run costs milliseconds.
+Each run is killed once or twice (at an event of the loop, at a file call in the middle of a save, or at any moment),
+then continued; weights, optimizer, records, table, history and random generators must be byte for byte those of the
+run that nobody killed. One process loads torch and forks, so that a run costs milliseconds.
 """
 from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import random
@@ -22,7 +23,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas  # noqa: F401  (imported once here, and not in every run)
 import runs
 
 __all__ = ["main"]
@@ -42,10 +42,10 @@ def child(work: Callable[[], Any]) -> int:
 
 
 def kill_in_save(at: int) -> None:
-    """Let the process die at the `at`-th of its file calls in saving, half of the times when half is done."""
+    """Let the process die at the `at`-th of its file calls in saving."""
     left = at
 
-    def deadly(call: Callable[..., Any], half: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    def deadly(call: Callable[..., Any]) -> Callable[..., Any]:
         def called(*args: Any, **kwargs: Any) -> Any:
             nonlocal left
             left -= 1
@@ -112,6 +112,8 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--configs", nargs="*", default=list(runs.CONFIGS), choices=list(runs.CONFIGS))
     args = p.parse_args(argv)
+    with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as folder:
+        runs.run("one cycle", Path(folder))     # what is imported at first use is imported here, once
     rng, expected, kills, wrong, n = random.Random(args.seed), {}, dict.fromkeys(args.configs, 0), [], 0
     seconds: dict[str, float] = {}
     while sum(kills.values()) < args.kills:
