@@ -1,4 +1,4 @@
-"""The star module: `from minifast.basics import *` gives what a fastai v1 script expects, but for what is about pictures."""
+"""The star module: `from minifast.basics import *` gives what a fastai v1 script expects, pictures apart."""
 from __future__ import annotations
 
 import importlib
@@ -37,6 +37,6 @@ class _OnFirstUse:
 
 plt, pd, models = _OnFirstUse("matplotlib.pyplot"), _OnFirstUse("pandas"), _OnFirstUse("torchvision.models")
 
-__all__ = ["np", "torch", "F", "nn", "optim", "Tensor", "tensor", "partial", "Path", "plt", "pd", "models"]
+__all__ = ["np", "torch", "F", "nn", "optim", "Tensor", "tensor", "partial", "Path", "Any", "plt", "pd", "models"]
 for _module in (callback, callbacks, data, datasets, layers, learner, metrics, optimizer, recorder, state, stepper):
     __all__ += _module.__all__

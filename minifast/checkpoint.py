@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import pickle
-import random
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .callback import Callback
+from .utils import rng_state, set_rng_state
 
 __all__ = ["save_file", "load_file", "previous_of", "rng_state", "set_rng_state", "learner_state", "load_learner_state",
            "plain", "preserved"]
@@ -109,28 +109,6 @@ def _check_seal(path: Path, content: bytes) -> None:
                          + ("update minifast" if version > FORMAT else "read it with the minifast that wrote it"))
     if hashlib.sha256(content[:-SEAL_LENGTH]).hexdigest().encode() != seal[2]:
         raise ValueError(f"{path} is damaged: its content is not what its checksum says")
-
-
-def rng_state() -> dict[str, Any]:
-    """The state of the global random generators: torch (CPU and every GPU in use), numpy, python."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
-    name, keys, *rest = np.random.get_state()
-    version, words, gauss = random.getstate()
-    return {"torch": torch.get_rng_state(), "cuda": cuda,
-            # tensors, because torch.save takes a hundred times as long for lists of numbers
-            "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),  # type: ignore[union-attr]
-            "python": (version, torch.tensor(words), gauss)}
-
-
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Take back what `rng_state` gave."""
-    torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy(), *rest))
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words.tolist()), gauss))
 
 
 def learner_state(learn: Any) -> dict[str, Any]:

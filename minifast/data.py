@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from .utils import listify, positive_int, shape_of, to_detach, to_device
+from .utils import listify, positive_int, rng_state, set_rng_state, shape_of, to_detach, to_device
 
 __all__ = ["DatasetType", "TensorLoader", "ItemLoader", "DeviceDataLoader", "DataBunch", "default_device"]
 
@@ -161,7 +161,7 @@ class _Seeded(Dataset[Any]):
 @contextlib.contextmanager
 def generators_kept() -> Iterator[None]:
     """Leave the global generators on the CPU (torch, numpy, random) as they were."""
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # as they are: it is done for each batch
     try:
         yield
     finally:
@@ -194,6 +194,7 @@ class DeviceDataLoader:
         self.dl: Any = dl
         self.tfms = listify(tfms)
         self.device = default_device() if device is None else resolved(device)
+        self.begun_at: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         try:
@@ -207,9 +208,21 @@ class DeviceDataLoader:
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
         """One pass over the prepared batches, from batch `start` on."""
-        inner = self.dl.batches(start) if hasattr(self.dl, "batches") else islice(self.dl, start, None)
+        inner = self.dl.batches(start) if hasattr(self.dl, "batches") else self._from(start)
         ready = isinstance(self.dl, TensorLoader) and self.dl.x.device == self.dl.y.device == self.device
         return inner if ready and not self.tfms else map(self.prepare, inner)
+
+    def _from(self, start: int) -> Iterator[Any]:
+        """A pass over a loader that knows of no positions: begun as it was begun before, and wound on to `start`."""
+        if not start:
+            return iter(self.dl)
+        with generators_kept():
+            if self.begun_at:
+                set_rng_state(self.begun_at)
+            batches = iter(self.dl)
+            for _ in islice(batches, start):
+                pass
+        return batches
 
     def prepare(self, batch: Any) -> Batch:
         """A batch as the model gets it: on the device and transformed."""
@@ -241,14 +254,18 @@ class DeviceDataLoader:
         if hasattr(self.dl, "state_dict"):
             return dict(self.dl.state_dict())
         gen = getattr(self.dl, "generator", None)
-        return {"generator": gen.get_state()} if isinstance(gen, torch.Generator) else {}
+        own = {"generator": gen.get_state()} if isinstance(gen, torch.Generator) else {}
+        # one without a generator of its own draws its order from the global ones, when a pass begins
+        return {**own, "begun_at": rng_state(cuda=False)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         if hasattr(self.dl, "load_state_dict"):
             self.dl.load_state_dict(state)
-        elif "generator" in state:
+            return
+        if "generator" in state:
             self.dl.generator.set_state(state["generator"])
+        self.begun_at = state["begun_at"]
 
 
 def _on(x: Any, device: torch.device) -> Any:

@@ -34,11 +34,12 @@ def fake_data(n_in: int = 5, n_out: int = 4, batch_size: int = 5, train_length: 
 def fake_learner(n_in: int = 5, n_out: int = 4, batch_size: int = 5, train_length: int = 10, valid_length: int = 5,
                  layer_group_count: int = 1, seed: int = 0, layers: Sequence[nn.Module] | None = None,
                  **kwargs: Any) -> Learner:
-    """A silent learner over `fake_data`, its model linear layers (one for each layer group). `kwargs` go to `Learner`."""
+    """A silent learner over `fake_data`, its model a linear layer for each layer group. `kwargs` go to `Learner`."""
     data = kwargs.pop("data", None) or fake_data(n_in, n_out, batch_size, train_length, valid_length, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        groups = list(layers or [nn.Linear(n_in, n_in) for _ in range(layer_group_count - 1)] + [nn.Linear(n_in, n_out)])
+        inner = [nn.Linear(n_in, n_in) for _ in range(layer_group_count - 1)]
+        groups = list(layers or [*inner, nn.Linear(n_in, n_out)])
     kwargs = {"silent": True, **kwargs}
     learn = Learner(data, nn.Sequential(*groups), **kwargs)
     return learn.split(groups[1:]) if layer_group_count > 1 else learn

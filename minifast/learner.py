@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -107,19 +107,22 @@ class Learner:
         self._run(epochs, [self.recorder, *taking_part, *safety])
 
     def fit_one_cycle(self, cyc_len: int, max_lr: Any = DEFAULT_LR, moms: tuple[float, float] | None = (0.95, 0.85),
-                      div_factor: float = 25.0, pct_start: float = 0.3, wd: float | None = None,
-                      callbacks: Any = None, checkpoint: str | Path | None = None) -> None:
+                      div_factor: float = 25.0, pct_start: float = 0.3, final_div: float | None = None,
+                      wd: float | None = None, callbacks: Any = None, tot_epochs: int | None = None,
+                      start_epoch: int | None = None, form: Any = "linear_cosine",
+                      checkpoint: str | Path | None = None) -> None:
         """Train for `cyc_len` epochs by the 1cycle policy with its peak at `max_lr`: see `OneCycleScheduler`, `fit`."""
         lr = self.lr_range(max_lr)
-        one_cycle = OneCycleScheduler(self, lr, moms, div_factor, pct_start)
+        one_cycle = OneCycleScheduler(self, lr, moms, div_factor, pct_start, final_div, tot_epochs, start_epoch, form)
         self.fit(cyc_len, lr, wd=wd, callbacks=[*listify(callbacks), one_cycle], checkpoint=checkpoint)
 
     def fit_fc(self, tot_epochs: int = 1, lr: Any = DEFAULT_LR, moms: tuple[float, float] | None = (0.95, 0.85),
-               start_pct: float = 0.72, wd: float | None = None, callbacks: Any = None) -> None:
+               start_pct: float = 0.72, wd: float | None = None, callbacks: Any = None,
+               checkpoint: str | Path | None = None) -> None:
         """Train at a flat `lr`, annealed to 0 as half a cosine from `start_pct` on: see `FlatCosAnnealScheduler`."""
         lr = self.lr_range(lr)
         flat_cos = FlatCosAnnealScheduler(self, lr, positive_int("tot_epochs", tot_epochs), moms, start_pct)
-        self.fit(tot_epochs, lr, wd=wd, callbacks=[*listify(callbacks), flat_cos])
+        self.fit(tot_epochs, lr, wd=wd, callbacks=[*listify(callbacks), flat_cos], checkpoint=checkpoint)
 
     def lr_find(self, start_lr: float = 1e-7, end_lr: float = 10, num_it: int = 100, stop_div: bool = True,
                 wd: float | None = None, wds: Sequence[float] = (), bss: Sequence[int] = (), linear: bool = False,
@@ -134,7 +137,7 @@ class Learner:
         found = RangeTests()
         for combination in product(*swept.values()):  # one, of nothing, without a sweep
             one: dict[str, Any] = dict(zip(swept, combination, strict=True))
-            with preserved(self, self.callbacks):
+            with preserved(self, listify(self.callbacks)):
                 if "bs" in one:
                     self.data = with_batch_size(self.data, one["bs"])
                 finder = LRFinder(self, start_lr, end_lr, num_it, stop_div, linear, valid_every)
@@ -149,15 +152,15 @@ class Learner:
         return result
 
     def _callbacks(self, more: Any = None, in_fit: bool = True) -> list[Callback]:
-        every = [*self.callbacks, *(make(self) for make in self.callback_fns), *listify(more)]
+        every = [*listify(self.callbacks), *(make(self) for make in listify(self.callback_fns)), *listify(more)]
         return [cb for cb in every if in_fit or not getattr(cb, "only_in_fit", False)]
 
     def _run(self, epochs: int, callbacks: Sequence[Callback]) -> None:
         with Progress(epochs, self.silent) as pbar:
             n_updates = epochs * len(self.data.train_dl)
-            state = State(n_epochs=epochs, n_updates=n_updates, metrics=self.metrics, pbar=pbar)
+            state = State(n_epochs=epochs, n_updates=n_updates, metrics=listify(self.metrics), pbar=pbar)
             before, self.stopped = self.handler, None
-            self.handler = CallbackHandler(callbacks, [as_metric(m) for m in self.metrics], state)
+            self.handler = CallbackHandler(callbacks, [as_metric(m) for m in listify(self.metrics)], state)
             try:
                 with frames_forgotten():
                     loop.fit(self, self.handler)
@@ -224,14 +227,17 @@ class Learner:
         """Cut the model into layer groups, each beginning at one of the given modules (or a function of the model that
         returns them, or a list of lists of layers)."""
         asked = callable(split_on) and not isinstance(split_on, nn.Module)
-        self.layer_groups = split_model(self.model, split_on(self.model) if asked else split_on)
+        splits = split_on(self.model) if asked else split_on
+        if not isinstance(splits, (nn.Module, Iterable)):
+            raise TypeError(f"split_on must give modules of the model or lists of its layers, not {splits!r}")
+        self.layer_groups = split_model(self.model, splits)
         self._opt = None
         return self
 
     def freeze_to(self, n: int) -> None:
         """Freeze the layer groups before the `n`-th (their normalisation layers train on with `train_bn`), free the rest."""
         if n not in range(-len(self.layer_groups), len(self.layer_groups)):
-            raise ValueError(f"there is no layer group {n}: the model has {len(self.layer_groups)}, see learn.split")
+            raise ValueError(f"there is no layer group {n!r}: the model has {len(self.layer_groups)}, see learn.split")
         first_free = n % len(self.layer_groups)
         for i, group in enumerate(self.layer_groups):
             for m in group.modules():
@@ -281,7 +287,7 @@ class Learner:
         before = dict(vars(self))
         try:
             every = [self.recorder, *self._callbacks(callbacks)]
-            return listeners_summary(CallbackHandler(every, [as_metric(m) for m in self.metrics]))
+            return listeners_summary(CallbackHandler(every, [as_metric(m) for m in listify(self.metrics)]))
         finally:
             vars(self).update(before)   # making the `callback_fns` has replaced those of the last fit
 
@@ -290,7 +296,7 @@ class Learner:
         return model_summary(self)
 
     def _replace(self, kind: type[Callback], callback: Callback | None) -> Learner:
-        self.callbacks = [cb for cb in self.callbacks if type(cb) is not kind] + listify(callback)
+        self.callbacks = [cb for cb in listify(self.callbacks) if type(cb) is not kind] + listify(callback)
         return self
 
     # ---- inference
@@ -300,7 +306,7 @@ class Learner:
         dl = self.data.wrap(dl) if dl is not None else self.data.valid_dl
         if dl is None:
             raise ValueError("there is no validation data: give some to the DataBunch, or pass dl=")
-        metrics = self.metrics if metrics is None else listify(metrics)
+        metrics = listify(self.metrics if metrics is None else metrics)
         return self._inference(dl, self, metrics, callbacks).last_metrics
 
     def get_preds(self, ds_type: DatasetType = DatasetType.Valid, activ: Callable[[Tensor], Tensor] | None = None,
@@ -332,7 +338,7 @@ class Learner:
         return self.data.classes[int(pred.argmax())], pred.argmax(), pred
 
     def _inference(self, dl: Any, view: Any, metrics: Sequence[Any], callbacks: Any) -> State:
-        with preserved(self, self.callbacks, weights=False):
+        with preserved(self, listify(self.callbacks), weights=False):
             state = State(metrics=list(metrics), train=False, skip_validate=False, pbar=Progress(1, silent=True))
             handler = CallbackHandler(self._callbacks(callbacks, in_fit=False), [as_metric(m) for m in metrics], state)
             with frames_forgotten(), handler.running():
@@ -404,7 +410,7 @@ def _no_loss(*args: Any) -> Tensor:
 
 
 def _weight_decay(wd: Any) -> float:
-    return 0.0 if wd == 0 else positive_float("wd", wd)
+    return positive_float("wd", wd, or_zero=True)
 
 
 def _check_function(name: str, given: Any) -> None:

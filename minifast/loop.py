@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from .callback import CallbackHandler
-from .utils import batch_length, listify, smoothed, weighted_mean
+from .utils import batch_length, listify, one_number, smoothed, weighted_mean
 
 __all__ = ["train_batch", "valid_batch", "validate", "fit"]
 
@@ -25,7 +25,7 @@ def train_batch(learn: Any, handler: CallbackHandler, batch: Any) -> None:
     s.last_output = learn.model(*listify(s.last_input))
     fire("loss_begin")
     s.last_loss = learn.loss_func(s.last_output, *listify(s.last_target))
-    loss = s.last_loss.detach()
+    loss = one_number(s.last_loss).detach()
     s.smooth_loss = smoothed(s.smooth_loss, loss, s.iteration)
     fire("backward_begin")
     if not s.skip_bwd:

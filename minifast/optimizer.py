@@ -150,12 +150,12 @@ class OptimWrapper:
     def set(self, name: str, value: Any) -> None:
         """Set a hyper-parameter: one number for all layer groups, or a list (tuple, array) with one for each."""
         key, i = self._slot(name)
-        value = value.item() if getattr(value, "ndim", None) == 0 else value  # a file could not hold a numpy number
-        per_group = hasattr(value, "__len__")
+        value = value.tolist() if hasattr(value, "tolist") else value  # a file could not hold numpy's numbers
+        per_group = isinstance(value, (list, tuple))
         if per_group and len(value) != self.n_groups:
             raise ValueError(f"{name}={list(value)} has {len(value)} values for {self.n_groups} layer groups")
         for g in self.opt.param_groups:
-            v = float(value[g["layer_group"]]) if per_group else value
+            v = value[g["layer_group"]] if per_group else value
             g[key] = v if i is None else (*g[key][:i], v, *g[key][i + 1:])
             if name == "wd":
                 self._hand_on_decay(g, v)

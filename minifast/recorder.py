@@ -105,6 +105,8 @@ class Recorder(LearnerCallback):
             self._gather()
 
     def on_epoch_end(self, epoch: int, num_batch: int, last_metrics: list[Any], pbar: Any) -> None:
+        if not isinstance(last_metrics, (list, tuple)):
+            raise TypeError(f"last_metrics must be a list, not {last_metrics!r}: answer {{'last_metrics': last_metrics + [...]}}")
         names = self.names[2:len(self.names) - self.add_time]
         if len(last_metrics) > len(names):
             raise ValueError(f"last_metrics has {len(last_metrics)} values for the columns {names}: {ADDING}")

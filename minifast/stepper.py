@@ -52,7 +52,7 @@ class Stepper:
     exactly `start`, from step `n_iter` on exactly `end`.
     """
 
-    def __init__(self, vals: Value | tuple[Value, Value] | list[Value], n_iter: int, func: Annealing | None = None) -> None:
+    def __init__(self, vals: Value, n_iter: int, func: Annealing | None = None) -> None:
         pair = isinstance(vals, (tuple, list))
         if pair and len(vals) != 2:
             raise ValueError(f"vals must be (start, end) or one value, not {vals!r}")

@@ -3,17 +3,19 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import random
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 __all__ = ["listify", "camel2snake", "map_tensors", "tensors_in", "to_device", "to_detach", "first_tensor",
-           "batch_length", "did_you_mean", "even_mults", "positive_int", "positive_float", "is_plain", "shape_of",
-           "one_number", "smoothed", "weighted_mean", "frames_forgotten"]
+           "batch_length", "did_you_mean", "even_mults", "positive_int", "number", "positive_float", "is_plain", "shape_of",
+           "one_number", "smoothed", "weighted_mean", "rng_state", "set_rng_state", "frames_forgotten"]
 
 
 def listify(x: Any = None) -> list[Any]:
@@ -98,13 +100,19 @@ def positive_int(name: str, value: Any) -> int:
     return int(value)
 
 
-def positive_float(name: str, value: Any) -> float:
-    """`value` as a finite number above 0, else a named error (TypeError or ValueError)."""
+def number(name: str, value: Any) -> float:
+    """`value` as a float, else a named TypeError."""
     if isinstance(value, (bool, str, bytes, Sequence)) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number, not {value!r} ({type(value).__name__})")
-    if not 0 < float(value) < float("inf"):
-        raise ValueError(f"{name} must be a finite number above 0, not {value}")
     return float(value)
+
+
+def positive_float(name: str, value: Any, or_zero: bool = False) -> float:
+    """`value` as a finite number above 0 (or 0 with `or_zero`), else a named error (TypeError or ValueError)."""
+    x = number(name, value)
+    if not (0 < x < float("inf") or or_zero and x == 0):
+        raise ValueError(f"{name} must be a finite number {'of at least' if or_zero else 'above'} 0, not {value}")
+    return x
 
 
 def is_plain(x: Any) -> bool:
@@ -135,21 +143,45 @@ def weighted_mean(values: list[Any], counts: Sequence[int]) -> float | None:
     """
     if not len(values):
         return None
-    v, n = torch.stack([one_number(v) for v in values]).cpu().double(), torch.tensor(counts, dtype=torch.float64)
+    v, n = torch.stack([one_number(v).reshape(()) for v in values]).cpu().double(), torch.tensor(counts, dtype=torch.float64)
     return float((v * n).sum() / n.sum())
 
 
 def one_number(loss: Tensor) -> Tensor:
-    """`loss` without dimensions; ValueError if it is more than one number."""
+    """`loss` if it is a tensor of one number, else a named error (TypeError or ValueError)."""
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"the loss of a batch must be a tensor of one number, not {loss!r}: the loss function must return it")
     if loss.numel() != 1:
         raise ValueError(f"the loss of a batch must be one number, not a tensor of shape {tuple(loss.shape)}: "
                          "return its mean (in torch's loss functions that is reduction='mean')")
-    return loss.reshape(())
+    return loss
 
 
 def smoothed(mean: Tensor | None, loss: Tensor, i: int) -> Tensor:
     """Loss `i` joins the mean with debiased weights 0.98**age (as in Adam's moments): one operation, no host read."""
-    return one_number(loss).float() if mean is None else torch.lerp(mean, loss.float(), 0.02 / (1 - 0.98 ** (i + 1)))
+    return loss.float() if mean is None else torch.lerp(mean, loss.float(), 0.02 / (1 - 0.98 ** (i + 1)))
+
+
+def rng_state(cuda: bool = True) -> dict[str, Any]:
+    """The state of the global random generators: torch (CPU, and with `cuda` every GPU in use), numpy, python."""
+    in_use = cuda and torch.cuda.is_available() and torch.cuda.is_initialized()
+    name, keys, *rest = np.random.get_state()
+    version, words, gauss = random.getstate()
+    return {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if in_use else [],
+            # tensors, because torch.save takes a hundred times as long for lists of numbers
+            "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),  # type: ignore[union-attr]
+            "python": (version, torch.tensor(words), gauss)}
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Take back what `rng_state` gave."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy(), *rest))
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
 
 
 @contextlib.contextmanager

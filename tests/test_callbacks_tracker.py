@@ -121,6 +121,8 @@ def test_early_stopping_says_so(capsys):
     learn = fake_learner(metrics=[Says(5, 4, 3)], silent=False)
     learn.fit(3, callbacks=[EarlyStoppingCallback(learn, "score")])
     assert capsys.readouterr().out.endswith("early stopping after epoch 1: no better score in 1 epochs\n")
+    learn.fit(2, callbacks=[EarlyStoppingCallback(learn, "score")])     # the run ends there anyway
+    assert "early" not in capsys.readouterr().out and learn.stopped is None
 
 
 def test_early_stopping_warns_of_a_lost_anneal():

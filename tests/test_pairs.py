@@ -43,7 +43,7 @@ def swa(cb, learn, updates, other):
 
 
 def one_cycle(cb, learn, updates, other):
-    if other in SETS_LR | SHORTENS | RESIZES | {"GradientAccumulation"}:
+    if other in SETS_LR | SHORTENS | RESIZES | {"MixedPrecision"}:  # the last skips steps that overflow
         return
     assert np.allclose(learn.recorder.lrs, cb.preview(2)["lr"], rtol=0, atol=0)
     assert np.allclose(learn.recorder.moms, cb.preview(2)["mom"], rtol=0, atol=0)
@@ -77,9 +77,11 @@ def batch_size(cb, learn, updates, other):
         assert learn.recorder.nb_batches == [N_BATCHES * 2, N_BATCHES]
 
 
-INVARIANTS = {"EMA": ema, "SWA": swa, "OneCycleScheduler": one_cycle, "ActivationStats": activation_stats, "Timer": timer,
-              "CSVLogger": csv_logger, "OverSamplingCallback": sampled, "UnderSamplingCallback": sampled,
-              "BatchSizeSchedule": batch_size}
+INVARIANTS = {
+    "EMA": ema, "SWA": swa, "OneCycleScheduler": one_cycle, "ActivationStats": activation_stats, "Timer": timer,
+    "CSVLogger": csv_logger, "OverSamplingCallback": sampled, "UnderSamplingCallback": sampled,
+    "BatchSizeSchedule": batch_size,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +101,11 @@ def test_pairs_with(first, tmp_path):
         before, pair = furniture(learn), [make(c, learn) for c in (first, second)]
         count = Updates(learn)
         where = f"with {second.__name__}"
-        learn.fit(2, 0.01, callbacks=[*pair, count])
+        try:
+            learn.fit(2, 0.01, callbacks=[*pair, count])
+        except Exception as e:
+            e.add_note(where)
+            raise
         assert furniture(learn) == before, where
         assert all(p.isfinite().all() for p in learn.model.parameters()), where
         r = learn.recorder

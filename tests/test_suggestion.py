@@ -16,7 +16,7 @@ STEP = 8 / 99  # decades between the learning rates of `curve(100)`
 
 
 def curve(n=100, knee=-2.0, width=0.3, edge=0.5, lrs=(-7, 1)):
-    """A test without noise: 2.3, falls by 2 at 10**knee (the logistic's scale is `width`), rises again past 10**edge."""
+    """A test without noise: 2.3, falls by 2 about 10**knee (a logistic of scale `width`), rises again past 10**edge."""
     x = np.linspace(*lrs, n)
     return 10**x, 2.3 - 2 / (1 + np.exp((knee - x) / width)) + np.exp(np.minimum((x - edge) * 4, 50))
 

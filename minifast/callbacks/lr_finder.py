@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..callback import LearnerCallback
 from ..data import DataBunch, Loader
+from ..state import Update
 from ..stepper import Stepper, annealing_exp, annealing_linear
 from ..suggestion import RangeTest
 from ..utils import positive_float, positive_int
@@ -43,7 +44,7 @@ class LRFinder(LearnerCallback):
         # the last of num_it batches is num_it - 1 steps from the first
         self.schedule = Stepper((start_lr, end_lr), num_it - 1, annealing_linear if linear else annealing_exp)
 
-    def on_train_begin(self) -> dict[str, Any]:
+    def on_train_begin(self) -> Update:
         self.lrs: list[float] = []
         self.losses: list[float] = []
         self.raw_losses: list[float] = []
@@ -54,7 +55,7 @@ class LRFinder(LearnerCallback):
     def on_batch_begin(self, iteration: int) -> None:
         self.learn.opt.lr = [self.schedule(iteration) * r for r in self.ratios]
 
-    def on_batch_end(self, iteration: int, last_loss: Tensor, smooth_loss: Tensor) -> dict[str, Any] | None:
+    def on_batch_end(self, iteration: int, last_loss: Tensor, smooth_loss: Tensor) -> Update | None:
         done = iteration + 1 >= self.num_it
         if self.valid_every is None:
             # read on the host, one synchronisation a batch: whether to stop must be known now

@@ -63,7 +63,7 @@ class MixedPrecision(LearnerCallback):
 
     def on_backward_end(self, skip_step: bool) -> Update | None:
         question = _Question(self.learn.opt.opt.param_groups)
-        if not self.scaler.is_enabled() or not question.has_gradients():
+        if skip_step or not self.scaler.is_enabled() or not question.has_gradients():
             return None
         self.scaler.unscale_(question)  # type: ignore[arg-type]
         self.scaler.step(question)  # type: ignore[arg-type]

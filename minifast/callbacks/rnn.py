@@ -33,6 +33,7 @@ class RNNTrainer(LearnerCallback):
 
     def on_epoch_begin(self) -> None:
         self._reset()
+        self.training = True
 
     def on_batch_begin(self, train: bool) -> None:
         if self.training != train:

@@ -62,8 +62,7 @@ def piecewise(levels: Sequence[Any], epochs: Sequence[float]) -> Curve:
 
 
 def restarts(start: Any, end: Any = 0.0, cycle_len: float = 1.0, cycle_mult: float = 1.0) -> Curve:
-    """SGDR: half a cosine from `start` to `end` in `cycle_len` epochs, again and again, each `cycle_mult` times as long
-    as the one before. The last one is cut short where the run ends first.
+    """Half a cosine from `start` to `end` in `cycle_len` epochs, again and again, each time `cycle_mult` times as long.
 
     Source: I. Loshchilov and F. Hutter, "SGDR: stochastic gradient descent with warm restarts" (arXiv 1608.03983).
     """
@@ -105,10 +104,10 @@ def triangular2(base: Any, peak: Any, step_size: float) -> Curve:
 
 def exp_range(base: Any, peak: Any, step_size: float, gamma: float) -> Curve:
     """As `triangular`, its height times `gamma` after every batch (same source)."""
-    low, triangles, gamma = _value(base), triangular(base, peak, step_size), positive_float("gamma", gamma)
+    low, unscaled, gamma = _value(base), triangular(base, peak, step_size), positive_float("gamma", gamma)
 
     def curve(n: int, per_epoch: float) -> Schedule:
-        triangle = triangles(n, per_epoch)
+        triangle = unscaled(n, per_epoch)
         return lambda i: low + (triangle(i) - low) * gamma**i
     return curve
 

@@ -1,9 +1,9 @@
 """The contenders: how each trains a torch model by one cycle, as its own documentation has it.
 
 Each function takes a `Job` and returns a function that trains. All of them schedule lr and momentum, take decoupled
-weight decay, record lr, momentum, loss and smoothed loss of every batch, and show a bar. Where a library has no recorder
-of its own the same four lists are filled from a hook of its own, as cheaply as that can be written: a contender that is
-slower here is not slower for lack of care.
+weight decay, record lr, momentum, loss and smoothed loss of every batch, and show a bar. Where a library has no
+recorder of its own the same four lists are filled from a hook of its own, as cheaply as that can be written: a contender
+that is slower here is not slower for lack of care.
 """
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from timing import names
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-__all__ = ["Job", "CONTENDERS", "small_cnn", "from_pictures"]
+__all__ = ["Job", "CONTENDERS", "finished", "small_cnn", "from_pictures"]
 
 WORKERS = 2     # processes of a torch DataLoader; fastai's default here
 Train = Callable[[], Any]
@@ -182,7 +183,9 @@ def fastai(job: Job) -> Train:
     from fastai.learner import Learner
     from fastai.metrics import accuracy
 
-    dls = job.train if isinstance(job.train, DataLoaders) else DataLoaders(job.train, job.valid or [], device=job.device)
+    dls = job.train
+    if not isinstance(dls, DataLoaders):
+        dls = DataLoaders(job.train, job.valid or [], device=job.device)
     import fastai.callback.all  # noqa: F401  adds fit_one_cycle and the bar
     learn = Learner(dls, job.model.to(job.device), loss_func=nn.CrossEntropyLoss(), metrics=accuracy)
 
@@ -264,7 +267,7 @@ def ignite(job: Job) -> Train:
 
 
 def skorch(job: Job) -> Train:
-    """skorch: NeuralNetClassifier with its LRScheduler a batch and its ProgressBar; the history keeps losses and lrs."""
+    """skorch: NeuralNetClassifier with its LRScheduler, a step a batch, and its ProgressBar."""
     import numpy as np
     from skorch import NeuralNetClassifier
     from skorch.callbacks import Callback, LRScheduler, ProgressBar
@@ -292,8 +295,9 @@ def skorch(job: Job) -> Train:
     net = Net(lambda: job.model, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.AdamW, lr=job.lr,
               optimizer__betas=(0.95, 0.99), optimizer__weight_decay=1e-2, max_epochs=job.epochs, device=job.device,
               train_split=predefined_split([0]) if job.valid else None, classes=[0, 1],
-              callbacks=[record, LRScheduler(OneCycleLR, step_every="batch", max_lr=job.lr, base_momentum=0.85, max_momentum=0.95,
-                                     total_steps=max(2, job.epochs * len(job.train)) + 1), ProgressBar()])
+              callbacks=[record, ProgressBar(), LRScheduler(
+                  OneCycleLR, step_every="batch", max_lr=job.lr, base_momentum=0.85, max_momentum=0.95,
+                  total_steps=max(2, job.epochs * len(job.train)) + 1)])
     net.set_params(callbacks__valid_acc=None)
     x, y = np.zeros((1, 1), dtype=np.float32), np.zeros(1, dtype=np.int64)  # get_iterator brings the data
 
@@ -393,6 +397,12 @@ def keras(job: Job) -> Train:
     return train
 
 
+def finished(device: str) -> None:
+    """Wait for what is queued on the device."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
 def small_cnn(channels: int = 3, classes: int = 2) -> nn.Module:
     """minifast's `simple_cnn((channels, 16, 16, classes))`, spelt out, with the same weights for all."""
     torch.manual_seed(0)
@@ -419,6 +429,5 @@ def from_pictures(name: str, path: str, device: str, bs: int = 64) -> dict[str, 
             "valid": DataLoader(valid, bs, num_workers=WORKERS)}
 
 
-CONTENDERS = {"bare loop": bare, "hand-written loop": hand_written, "hand-written, fused": hand_written_fused, "minifast": minifast, "fastai 2": fastai,
-              "Lightning": lightning, "ignite": ignite, "skorch": skorch, "pytorch-accelerated": pytorch_accelerated,
-              "Keras": keras}
+CONTENDERS = dict(zip(names(), (bare, hand_written, hand_written_fused, minifast, fastai, lightning, ignite, skorch,
+                                pytorch_accelerated, keras), strict=True))

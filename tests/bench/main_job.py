@@ -1,4 +1,4 @@
-"""The main job, two epochs of one cycle on the MNIST sample with validation: warm, in a new process, and the imports."""
+"""The main job, two epochs of one cycle on the MNIST sample with validation: warm, cold, and the imports."""
 from __future__ import annotations
 
 import os
@@ -34,6 +34,7 @@ def warm_job(argument: tuple[str, str, str, bool]) -> Any:
     batches = None
     if in_memory:
         import torch
+
         from minifast.vision import ImageDataBunch
         torch.manual_seed(0)
         data = ImageDataBunch.from_folder(path, device=device)
@@ -64,13 +65,12 @@ def warm(device: str, rounds: int = 3) -> list[Section]:
         for row in rows:
             if r := ran.get(row[0]):
                 row += [f"{median(r, 'accuracy'):.4f}", f"{median(r, 'MiB'):.0f}"]
-        notes = [f"Two epochs at batch size 64 with validation, {os.cpu_count()} cores; medians of {len(ran['minifast'])} "
-                 "rounds in turn after one to warm up."]
+        notes = ["Two epochs at batch size 64 with validation, after one round to warm up."]
         if not in_memory:
-            notes[0] += " minifast, fastai 2: their own data pipelines; all others: torchvision's ImageFolder in a torch "\
-                        "DataLoader with 2 workers (whose memory is not in the last column)."
-        sections.append(Section(f"Main job, warm, {what}", ["", "s", "÷ minifast", "÷ hand-written", "accuracy", "peak MiB"],
-                                rows, notes, {n: median(r, "s") for n, r in ran.items()}, f"s, {what}"))
+            notes += ["minifast, fastai 2: their own data pipelines; all others: torchvision's ImageFolder in a torch "
+                      "DataLoader with 2 workers (whose memory is not in the last column)."]
+        columns = ["", "s", "÷ minifast", "÷ hand-written", "accuracy", "peak MiB"]
+        sections.append(Section(f"Main job, warm, {what}", columns, rows, notes, {n: median(r, "s") for n, r in ran.items()}, f"s, {what}"))
     return sections
 
 

@@ -25,7 +25,7 @@ Rounds = list[dict[str, Any]]
 
 @dataclass
 class Section:
-    """One part's outcome: a table, remarks under it, and the bars of its plot (name -> value, with their axis label)."""
+    """One part's outcome: a table, remarks under it, and the bars of its plot (name: value)."""
 
     title: str
     columns: list[str]
@@ -43,8 +43,8 @@ class Section:
 
 def names() -> list[str]:
     """All contenders. They are listed here, too, so that to name them imports nothing."""
-    return ["bare loop", "hand-written loop", "hand-written, fused", "minifast", "fastai 2", "Lightning", "ignite", "skorch",
-            "pytorch-accelerated", "Keras"]
+    return ["bare loop", "hand-written loop", "hand-written, fused", "minifast", "fastai 2", "Lightning", "ignite",
+            "skorch", "pytorch-accelerated", "Keras"]
 
 
 def in_turn(contenders: dict[str, tuple[str, Any]], rounds: int, warm_up: int = 1) -> dict[str, Rounds | str]:
@@ -147,7 +147,7 @@ def ratio(rounds: Rounds, other: Rounds, key: str) -> float:
 
 
 def table(measured: dict[str, Rounds | str], key: str, base: Sequence[str], unit: str) -> list[list[str]]:
-    """A row for each contender, fastest first: the median and its ratio to each of `base`; those left out at the end."""
+    """A row for each contender, fastest first: the median, its ratio to each of `base`; those left out at the end."""
     ran = {name: r for name, r in measured.items() if not isinstance(r, str)}
     rows = [[name, unit.format(median(r, key)), *(f"{ratio(r, ran[b], key):.2f}" if b in ran else "" for b in base)]
             for name, r in sorted(ran.items(), key=lambda item: median(item[1], key))]

@@ -1,6 +1,6 @@
 """How good are rules for choosing a learning rate? The regret of the short 1cycle run that follows each suggestion.
 
-    python tests/bench/finder/regret.py measure FASHION   the range tests and the grid of runs (15 minutes on a core)
+    python tests/bench/finder/regret.py measure FASHION   the range tests and the grid of runs (half an hour on a core)
     python tests/bench/finder/regret.py peers FASHION     the peers' suggestions (fastai, lightning, torch-lr-finder)
     python tests/bench/finder/regret.py table             the table, from what the two have written
 
@@ -40,7 +40,7 @@ from minifast.learner import Learner
 from minifast.suggestion import RangeTest
 from minifast.vision.data import ImageDataBunch
 
-__all__ = ["CASES", "GRID", "learner", "measure", "peers", "regret", "table"]
+__all__ = ["CASES", "GRID", "learner", "load", "measure", "peers", "regret", "table"]
 
 RESULTS = Path(__file__).with_name("results.json")
 GRID = [1e-5, *(float(f"{lr:.3g}") for lr in np.logspace(-4, 1, 16))]
@@ -133,12 +133,12 @@ def peers(fashion: Path) -> None:
 def _each_case(key: str, of: Callable[[Case], dict[str, Any]]) -> None:
     torch.set_num_threads(1)
     for case in CASES:
-        results = _results()
+        results = load()
         mine = results.setdefault(name_of(case), {})
         if key not in mine:
             start = time.perf_counter()
             mine[key] = of(case)
-            results = _results()  # the other measurement may have written meanwhile
+            results = load()  # the other measurement may have written meanwhile
             results.setdefault(name_of(case), {})[key] = mine[key]
             lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(_short(v))}" for k, v in sorted(results.items()))
             temporary = RESULTS.with_suffix(f".{key}")
@@ -147,7 +147,7 @@ def _each_case(key: str, of: Callable[[Case], dict[str, Any]]) -> None:
             print(f"{name_of(case)}: {time.perf_counter() - start:.1f} s", flush=True)
 
 
-def _results() -> dict[str, Any]:
+def load() -> dict[str, Any]:
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
@@ -250,7 +250,7 @@ def main() -> None:
     if args.what == "table":
         for seeds, of in ("0123", "all cases"), ("01", "those that basin was chosen on"), ("23", "the others"):
             print(f"Regret, {of}:")
-            print_table(table(_results(), seeds))
+            print_table(table(load(), seeds))
         return
     if args.fashion is None:
         parser.error(f"{args.what} needs the folder with Fashion-MNIST")

@@ -1,0 +1,133 @@
+"""How time a batch and memory grow: with the length of a run, with the number of samples in memory."""
+from __future__ import annotations
+
+import gc
+import os
+import statistics
+import time
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+from timing import Section, in_turn, median, ratio
+
+__all__ = ["run"]
+
+WINDOW, WINDOWS = 200, 15       # batches in a stretch that is timed, and stretches at each milestone
+SAMPLES = [1_000, 10_000, 100_000, 1_000_000]
+
+
+class Long:
+    """A few batches over and over: `n` in a pass."""
+
+    def __init__(self, batches: list[Any], n: int) -> None:
+        self.some, self.n = batches, n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Any:
+        return islice(cycle(self.some), self.n)
+
+
+def resident() -> int:
+    """Bytes of memory held by this process now."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def long_run(argument: tuple[int, str]) -> Any:
+    """One epoch of very many batches; around each milestone, stretches of it in turn with stretches of a bare loop."""
+    n, device = argument
+    import contenders
+    import torch
+    from overhead import batches_of
+
+    from minifast.callback import Callback
+    from minifast.data import DataBunch
+    from minifast.learner import Learner
+
+    torch.set_num_threads(1)
+    batches = batches_of(WINDOW, device)
+    bare = contenders.bare(contenders.Job(torch.nn.Linear(10, 2), batches, device=device))
+    milestones = [10**k for k in range(3, 10) if 10**k < n] + [n - WINDOW * WINDOWS]
+    found: dict[int, dict[str, Any]] = {}
+
+    class Watch(Callback):
+        def on_batch_begin(self, train: bool, iteration: int) -> None:
+            since = max((m for m in milestones if m <= iteration), default=None)
+            if since is None or (iteration - since) % WINDOW or iteration - since > WINDOW * WINDOWS:
+                return
+            now = time.perf_counter()
+            seen = found.setdefault(since, {"minifast": [], "bare": [], "bytes": resident()})
+            if iteration > since:
+                seen["minifast"].append(now - self.start)
+            if iteration - since < WINDOW * WINDOWS:
+                start = time.perf_counter()
+                bare()
+                seen["bare"].append(time.perf_counter() - start)
+            self.start = time.perf_counter()
+
+    def turn() -> dict[str, Any]:
+        data = DataBunch(Long(batches, n), device=device, loss_func=torch.nn.CrossEntropyLoss())
+        learn = Learner(data, torch.nn.Linear(10, 2), silent=True)
+        contenders.minifast(contenders.Job(torch.nn.Linear(10, 2), batches, device=device))()    # imports, caches
+        bare()
+        learn.fit_one_cycle(1, 1e-2, callbacks=[Watch()])
+        return {str(m): {"us": statistics.median(f["minifast"]) / WINDOW * 1e6, "bytes": f["bytes"],
+                         "ratio": statistics.median(a / b for a, b in zip(f["minifast"], f["bare"], strict=False))}
+                for m, f in found.items()}
+    return turn
+
+
+def in_memory(argument: tuple[int, str]) -> Any:
+    """Passes over `n` samples in memory, shuffled anew each time: by minifast, or by the plain loop's usual ways."""
+    n, device = argument
+    import torch
+    from contenders import Job, bare, minifast
+    from torch.utils.data import TensorDataset
+
+    from minifast.data import DataBunch
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    dataset = TensorDataset(torch.randn(n, 10), torch.randint(2, (n,)))
+    before = resident()
+    data = DataBunch.create(dataset, bs=64, device=device, loss_func=torch.nn.CrossEntropyLoss())
+    epochs = max(1, 200_000 // n)
+    n_batches = len(data.train_dl) * epochs
+
+    def turn() -> dict[str, float]:
+        def timed(train: Any) -> float:
+            start = time.perf_counter()
+            train()
+            return (time.perf_counter() - start) / n_batches * 1e6
+        us = timed(minifast(Job(torch.nn.Linear(10, 2), data, epochs=epochs, device=device)))
+        ready = timed(bare(Job(torch.nn.Linear(10, 2), list(data.train_dl), epochs=epochs, device=device)))
+        return {"us": us, "bare": ready, "bytes": (resident() - before) / n}
+    return turn
+
+
+def run(device: str, batches: int = 1_000_000, rounds: int = 3) -> list[Section]:
+    """Both, as tables."""
+    only = in_turn({"run": ("growth.long_run", (batches, device))}, 1, warm_up=0)["run"]
+    if isinstance(only, str):
+        raise RuntimeError(only)
+    marks = {int(m): v for m, v in only[0].items()}
+    first, first_bytes = min(marks), marks[min(marks)]["bytes"]
+    rows = [[f"{m:,}", f"{v['us']:.0f}", f"{v['ratio']:.2f}", f"{v['ratio'] / marks[first]['ratio']:.3f}",
+             f"{(v['bytes'] - first_bytes) / (m - first):.0f}" if m > first else ""] for m, v in sorted(marks.items())]
+    long = Section("Growth with the length of a run",
+                   ["after batch", "µs a batch", "÷ bare", "÷ at the first", "bytes a batch"], rows,
+                   [f"One epoch of {batches:,} batches of the tiny model, bar off; at each milestone {WINDOWS} stretches of "
+                    f"{WINDOW} batches in turn with the bare loop (medians; the third column, which leaves out what slows "
+                    "the machine, is compared in the fourth). The last is memory taken since the first milestone."])
+    measured = in_turn({f"{n:,}": ("growth.in_memory", (n, device)) for n in SAMPLES}, rounds)
+    ran = {n: r for n, r in measured.items() if not isinstance(r, str)}
+    rows = [[n, f"{median(r, 'us'):.0f}", f"{median([{'r': x['us'] / x['bare']} for x in r], 'r'):.2f}",
+             f"{ratio(r, ran[f'{SAMPLES[0]:,}'], 'us'):.2f}", f"{median(r, 'bytes'):.1f}"] for n, r in ran.items()]
+    samples = Section("Growth with the samples in memory",
+                      ["samples", "µs a batch", "÷ bare, batches ready", "÷ 1,000 samples", "bytes a sample more"], rows,
+                      ["Ten floats and a class each, batches of 64, a new order each pass; the bare loop is given the "
+                       "batches ready made."])
+    return [long, samples]

@@ -1,0 +1,140 @@
+"""Timer, TensorBoard and ShowGraph say what happened; RNNTrainer what a recurrent model needs."""
+import time
+import types
+
+import pytest
+import torch
+from torch import nn
+
+from minifast.callback import Callback
+from minifast.callbacks import RNNTrainer, ShowGraph, TensorBoard, Timer
+from minifast.fakes import fake_learner
+
+
+class Sleeps(nn.Module):
+    def __init__(self, seconds):
+        super().__init__()
+        self.linear, self.seconds = nn.Linear(5, 4), seconds
+
+    def forward(self, x):
+        time.sleep(self.seconds)
+        return self.linear(x)
+
+
+class SleepsInCallback(Callback):
+    def on_batch_end(self, train):
+        if train:
+            time.sleep(0.01)
+
+
+def test_timer_knows_where_the_time_went(capsys):
+    learn = fake_learner(layers=[Sleeps(0.02)], train_length=15)
+    learn.data.train_dl.add_tfm(lambda batch: (time.sleep(0.03), batch)[1])
+    learn.silent = False
+    learn.fit(2, callbacks=[SleepsInCallback(), Timer(learn)])
+    for spent, seconds in zip(learn.timer.times, learn.recorder.times, strict=True):
+        # sleeping takes at least as long as asked for; everything else here is a matter of milliseconds
+        assert 0.09 <= spent["data"] and 0.06 <= spent["forward"] and 0.03 <= spent["rest"]
+        assert 0.02 <= spent["validation"]
+        assert spent["forward"] < sum(spent.values()) - 0.09 - 0.03 - 0.02 + 1e-6
+        assert sum(spent.values()) >= seconds - 0.02
+    assert capsys.readouterr().out.strip().splitlines()[-1] == learn.timer.report()
+    assert not learn.model._forward_hooks and not learn.opt.opt._optimizer_step_pre_hooks
+
+
+def test_timer_has_nothing_to_report_before_a_fit():
+    with pytest.raises(ValueError, match="no epoch has been timed"):
+        Timer(fake_learner()).report()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")   # tensorboard's own
+def test_tensorboard_holds_what_the_recorder_holds(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    learn = fake_learner(path=tmp_path, metrics=[lambda o, t: (o.argmax(1) == t).float().mean()])
+    board = TensorBoard(learn)
+    for n in (1, 2):
+        learn.fit(3, 0.1, callbacks=board)
+        assert board.folder == tmp_path / "tensorboard" / f"00{n}"
+        events = accumulator.EventAccumulator(str(board.folder))
+        events.Reload()
+        r = learn.recorder
+        for tag, steps, values in [("batch/loss", range(1, 7), r.losses), ("batch/lr", range(1, 7), r.lrs),
+                                   ("batch/mom", range(1, 7), r.moms), ("epoch/train_loss", (2, 4, 6), r.train_losses),
+                                   ("epoch/valid_loss", (2, 4, 6), r.val_losses),
+                                   ("epoch/<lambda>", (2, 4, 6), [m[0] for m in r.metrics])]:
+            scalars = events.Scalars(tag if tag in events.Tags()["scalars"] else "epoch/_lambda_")
+            assert [s.step for s in scalars] == list(steps)
+            assert [s.value for s in scalars] == pytest.approx(list(values), rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_that_cannot_write_warns_once_and_the_run_goes_on(tmp_path):
+    pytest.importorskip("tensorboard")
+    (tmp_path / "file").write_text("in the way")
+    learn = fake_learner(path=tmp_path)
+    with pytest.warns(UserWarning, match="cannot be written, the run goes on") as told:
+        learn.fit(3, callbacks=TensorBoard(learn, tmp_path / "file"))
+    assert len(told) == 1 and len(learn.recorder.train_losses) == 3
+
+
+def test_show_graph_draws_in_a_notebook_and_nothing_elsewhere():
+    learn = fake_learner()
+    shown = []
+    pbar = types.SimpleNamespace(face="notebook", graph=lambda figure: shown.append(len(figure.axes[0].lines)))
+
+    class Draw(Callback):   # after the recorder has this epoch
+        def on_epoch_end(self):
+            graph.on_epoch_end(pbar)
+
+    graph = ShowGraph(learn)
+    learn.fit(2, callbacks=[graph, Draw()])
+    assert shown == [3, 3]      # smoothed, raw, validation; drawn anew, not on top
+    graph.on_train_end()
+    learn.fit(1, callbacks=graph)
+    assert graph.figure is None
+
+
+class Recurrent(nn.Module):
+    """Returns (output, raw, dropped) and counts its resets."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.resets = nn.Linear(5, 4), []
+
+    def reset(self):
+        self.resets.append(self.training)
+
+    def forward(self, x):
+        self.raw = self.linear(x)[:, None] * torch.tensor([1.0, 2.0])[:, None]      # (batch, 2, 4)
+        return self.linear(x), [self.raw], [self.raw * 2]
+
+
+def test_rnn_trainer_regularises_what_is_differentiated_and_not_what_is_recorded():
+    learn, model = fake_learner(batch_size=10, train_length=10), Recurrent()
+    learn.model = model
+    learn.layer_groups = [model]
+    seen = {}
+
+    class Watch(Callback):
+        _order = 10
+
+        def on_backward_begin(self, last_loss):
+            seen["loss"], seen["raw"] = last_loss.detach(), model.raw.detach()
+
+    learn.fit(1, callbacks=[RNNTrainer(learn, alpha=2.0, beta=3.0), Watch()])
+    raw = seen["raw"]
+    penalty = 2 * (2 * raw).pow(2).mean() + 3 * (raw[:, 1] - raw[:, 0]).pow(2).mean()
+    assert float(seen["loss"]) == pytest.approx(learn.recorder.raw_losses[0] + float(penalty), rel=1e-5)
+
+
+def test_rnn_trainer_resets_before_each_pass_and_says_what_the_model_lacks():
+    learn = fake_learner()
+    learn.model = Recurrent()
+    learn.layer_groups = [learn.model]
+    learn.fit(2, callbacks=RNNTrainer(learn))
+    assert learn.model.resets == [True, False, True, False]     # whether it was in training mode
+    with pytest.raises(ValueError, match="needs? a model that returns"):
+        fake = fake_learner()
+        fake.fit(1, callbacks=RNNTrainer(fake, alpha=1.0))
+    with pytest.raises(ValueError, match="beta must be a finite number"):
+        RNNTrainer(learn, beta=-1)

@@ -1,0 +1,173 @@
+"""What the design says of modules and imports, read off the files."""
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "minifast"
+
+# a module imports only from modules of a smaller rank
+RANKS = {
+    "utils": 1, "stepper": 2, "suggestion": 2, "state": 3, "callback": 4, "loop": 5, "optimizer": 6, "metrics": 7,
+    "layers": 7, "datasets": 8, "data": 8.5, "progress": 9, "plots": 9, "checkpoint": 9, "recorder": 9.5,
+    # within the callbacks: what a family stands on, then the families
+    "callbacks.scheduler": 10, "callbacks.hooks": 10, "callbacks.checkpoint": 10, "callbacks.schedules": 10.1,
+    "callbacks.one_cycle_forms": 10.1, "callbacks.*": 10.2, "callbacks": 10.3,
+    "learner": 11, "basics": 11.5, "": 11.6,
+    "vision.image": 12, "vision.transform": 12, "vision.data": 12.1, "vision.*": 12.2, "vision": 12.3,
+    "__main__": 13, "fakes": 13,
+    "bundled.build_mnist_sample": 13,
+}
+STAR_MODULES = {"", "basics", "callbacks", "vision"}
+NEWCOMERS_PATH = ("state.py", "loop.py", "callback.py", "callbacks/one_cycle.py")
+NO_TORCH = {"stepper", "suggestion"}
+TOP_LEVEL = {"setup.cfg", "README.md", "minifast", "tests", "nbs", "Makefile", "pyproject.toml", "LICENSE", "CHANGELOG.md",
+             ".gitignore", ".ci"}
+
+
+def module_name(path):
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def rank(name):
+    return RANKS[name] if name in RANKS else RANKS[f"{name.partition('.')[0]}.*"]
+
+
+def imports(name):
+    """Every import in the module, also inside functions, but those for the type checker only: (module, names)."""
+    path = MODULES[name]
+    package = ["minifast", *name.split(".")] if name else ["minifast"]
+    if path.name != "__init__.py":
+        package = package[:-1]
+    tree = ast.parse(path.read_text())
+    for_types = {node for test in ast.walk(tree) if isinstance(test, ast.If) and ast.unparse(test.test) == "TYPE_CHECKING"
+                 for branch in test.body for node in ast.walk(branch)}
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, []) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[:len(package) - node.level + 1] if node.level else []
+            yield ".".join([*base, *([node.module] if node.module else [])]), [alias.name for alias in node.names]
+
+
+def own_imports(name):
+    """The minifast modules that a module imports."""
+    for module, names in imports(name):
+        if module.split(".")[0] == "minifast":
+            inner = module.removeprefix("minifast").removeprefix(".")
+            submodules = [f"{inner}.{n}".removeprefix(".") for n in names]
+            yield from ([s for s in submodules if s in MODULES] or [inner])
+
+
+def test_every_module_has_a_rank():
+    assert [name for name in MODULES if name not in RANKS and f"{name.partition('.')[0]}.*" not in RANKS] == []
+
+
+def test_the_imports_are_read():
+    assert set(own_imports("loop")) == {"callback", "utils"}
+    assert {"callbacks.one_cycle", "plots"} <= set(own_imports("learner")) | set(own_imports("recorder"))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_downward(name):
+    assert [other for other in own_imports(name) if rank(other) >= rank(name)] == []
+
+
+@pytest.mark.parametrize("name", NO_TORCH)
+def test_pure_modules_know_no_torch(name):
+    assert [module for module, _ in imports(name) if module.split(".")[0] == "torch"] == []
+    assert all(rank(other) < rank("state") for other in own_imports(name))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_star_imports_stand_in_the_star_modules_only(name):
+    stars = [module for module, names in imports(name) if "*" in names]
+    assert stars == [] or name in STAR_MODULES
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if not n.startswith("bundled")])
+def test_all_is_there_and_true(name):
+    module = importlib.import_module(f"minifast.{name}".removesuffix("."))
+    assert [n for n in module.__all__ if not hasattr(module, n)] == []
+    assert len(set(module.__all__)) == len(module.__all__)
+    assert module.__doc__
+    if name not in STAR_MODULES:    # what a module gives is made in it
+        tree = ast.parse(MODULES[name].read_text())
+        defined = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        defined |= {t.id for node in tree.body if isinstance(node, ast.Assign) for target in node.targets
+                    for t in ast.walk(target) if isinstance(t, ast.Name)}
+        defined |= {node.target.id for node in tree.body if isinstance(node, ast.AnnAssign)}
+        assert set(module.__all__) - defined == set()
+
+
+def test_star_modules_give_all_that_they_stand_for():
+    from minifast import basics, callbacks, vision
+    for name in ("callback", "callbacks", "data", "datasets", "layers", "learner", "metrics", "optimizer", "recorder"):
+        assert set(importlib.import_module(f"minifast.{name}").__all__) <= set(basics.__all__)
+    assert set(basics.__all__) < set(vision.__all__)
+    assert {"torch", "nn", "F", "np", "partial", "Path"} <= set(basics.__all__)
+    assert {"OneCycleScheduler", "LRFinder"} <= set(callbacks.__all__)
+
+
+def test_what_a_newcomer_reads_is_short():
+    assert sum(len((PACKAGE / name).read_text().splitlines()) for name in NEWCOMERS_PATH) <= 450
+
+
+IMPORT_IS_CHEAP = """
+import os, pathlib, random, signal, sys, warnings
+import numpy, torch, torch.utils.data
+
+def world():
+    classes = (torch.Tensor, torch.nn.Module, torch.optim.Optimizer, torch.utils.data.DataLoader, pathlib.Path)
+    return {
+        "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
+        "dtype": torch.get_default_dtype(), "grad": torch.is_grad_enabled(),
+        "deterministic": (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark),
+        "precision": torch.get_float32_matmul_precision(), "print": (repr(torch._tensor_str.PRINT_OPTS), numpy.get_printoptions()),
+        "numpy errors": numpy.geterr(), "filters": list(warnings.filters), "environment": dict(os.environ),
+        "signals": {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)},
+        "hooks": (sys.excepthook, sys.displayhook), "path": list(sys.path),
+        "classes": [{k: v for k, v in vars(c).items() if k != "__dict__"} for c in classes],
+        "generators": (torch.get_rng_state().tolist(), random.getstate(), numpy.random.get_state()[1].tolist()),
+    }
+
+before = world()
+import minifast.vision
+after = world()
+print("changed:", [k for k in before if before[k] != after[k]])
+print("loaded:", sorted({"torchvision", "matplotlib", "pandas", "fastprogress", "PIL", "IPython", "tensorboard"} & set(sys.modules)))
+"""
+
+
+def test_importing_is_cheap_and_changes_nothing():
+    out = subprocess.run([sys.executable, "-W", "error", "-c", IMPORT_IS_CHEAP], cwd=ROOT, capture_output=True, text=True)
+    assert out.stdout == "changed: []\nloaded: []\n", out.stdout + out.stderr
+
+
+def git(*args):
+    return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only a checkout knows which files are the project's")
+def test_the_top_level_holds_what_the_design_lists():
+    assert {name.split("/")[0] for name in git("ls-files", "--cached", "--others", "--exclude-standard")} <= TOP_LEVEL
+
+
+def test_no_file_mentions_a_machines_path():
+    folders = [ROOT / name for name in ("minifast", "tests", "nbs", ".ci")]
+    files = [p for folder in folders for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    text = {".py", ".md", ".ipynb", ".cfg", ".toml", ".json", ".csv", ".txt", ".sh", ""}
+    files = [p for p in [*files, *ROOT.glob("*.*"), ROOT / "Makefile"] if p.is_file() and p.suffix in text]
+    pattern = re.compile(r"(?<![\w.:/<{}])/(?:work|root|home|Users|tmp|mnt|opt|usr/local)/\w")
+    found = [f"{p.relative_to(ROOT)}: {match[0]}" for p in files for match in pattern.finditer(p.read_text(errors="ignore"))]
+    assert found == []
