@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 OUT    ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help train test fast lint types nbs clean
+.PHONY: help train test fast torture lint types nbs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ test: $(READY)  ## every test, the README's blocks and the notebooks included (u
 
 fast: $(READY)  ## the tests without notebooks, README and subprocesses (seconds)
 	$(BIN)/python -m pytest -m "not slow" -q --ignore tests/test_notebooks.py --ignore tests/test_readme.py --ignore tests/test_main.py
+
+torture: $(READY)  ## 200 training runs killed at random points, each continued byte for byte (minutes)
+	$(BIN)/python tests/torture/torture.py --kills 200
 
 lint: $(READY)  ## style
 	$(BIN)/ruff check .

@@ -184,6 +184,6 @@ class CallbackHandler:
                 also = "" if s.exception is e else f"and then {e!r} was "
                 s.exception.add_note(also + self._where(callback, "train_end"))
         # a traceback may keep the state alive; the last batch and its graph need not stay with it
-        s.last_input = s.last_target = s.last_output = None
+        s.last_input = s.last_target = s.last_output = s.last_loss = None
         if first is None and s.exception is not None:
             raise s.exception

@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .callback import Callback
 from .utils import rng_state, set_rng_state
 
-__all__ = ["save_file", "load_file", "previous_of", "rng_state", "set_rng_state", "learner_state", "load_learner_state",
-           "plain", "preserved"]
+__all__ = ["save_file", "load_file", "previous_of", "learner_state", "load_learner_state", "plain", "preserved"]
 
 
 FORMAT = 1              # of the files; goes up when an older minifast could not make sense of a new one
@@ -160,12 +159,13 @@ def preserved(learn: Any, callbacks: Sequence[Callback] = (), weights: bool = Tr
     """Whatever happens inside, afterwards all is as before, bit for bit; everything is kept in memory, none on disk.
 
     That is: the attributes of the learner, of its recorder and of `callbacks`, train/eval flags, random generators, the
-    positions of the loaders, buffers, and with `weights=True` also the optimizer and all else that the model's modules
-    hold (parameters, gradients, attributes). Lists, dicts and tensors get their contents back in place, because
-    somebody else may hold them too.
+    positions of the loaders, buffers, and with `weights=True` also the optimizer and all else that the modules of model
+    and loss hold (parameters, gradients, attributes). Lists, dicts and tensors get their contents back in place,
+    because somebody else may hold them too.
     """
-    modules = list(learn.model.modules())
-    params = list(learn.model.parameters()) if weights else []
+    parts = [part for part in (learn.model, learn.loss_func) if isinstance(part, nn.Module)]
+    modules = [m for part in parts for m in part.modules()]
+    params = [p for part in parts for p in part.parameters()] if weights else []
     opt = learn.opt.opt if weights and learn.has_opt else None
     contents: Contents = {}
     for owner in (learn, learn.recorder):

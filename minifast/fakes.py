@@ -88,8 +88,8 @@ def simulate(callback: Callback | Callable[[Learner], Callback], n_epochs: int =
                 answers.append(Answer(event, s.epoch, s.num_batch, s.train, answer))
 
     def loss_func(output: Tensor, target: Tensor) -> Tensor:
-        value = _at(losses, state.iteration) if state.train else _at(valid_losses, state.epoch)
-        return output.sum() * 0 + value
+        value: float = _at(losses, state.iteration) if state.train else _at(valid_losses, state.epoch)
+        return output.sum().mul(0).add(value)
 
     learn.loss_func = loss_func
     learn.metrics = [_Scripted(name, values) for name, values in (metrics or {}).items()]

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from . import loop
-from .callback import Callback, CallbackHandler
-from .callbacks.flat_cos_anneal import FlatCosAnnealScheduler
+from .callback import Callback, CallbackHandler, LearnerCallback
+from .callbacks import schedules
 from .callbacks.checkpoint import Checkpoint
 from .callbacks.failures import FiniteGuard, Interruption
+from .callbacks.flat_cos_anneal import FlatCosAnnealScheduler
 from .callbacks.gradients import GradientClipping
 from .callbacks.lr_finder import LRFinder, with_batch_size
 from .callbacks.memory import ChannelsLast
@@ -24,7 +26,9 @@ from .callbacks.mixup import MixUpCallback
 from .callbacks.one_cycle import OneCycleScheduler
 from .callbacks.precision import MixedPrecision
 from .callbacks.safety import TerminateOnNaNCallback
+from .callbacks.scheduler import ParamScheduler
 from .callbacks.summary import Text, listeners_summary, model_summary
+from .check import Report, check
 from .checkpoint import load_file, preserved, save_file
 from .data import DataBunch, DatasetType
 from .layers import loss_activation, split_model, unreduced
@@ -82,7 +86,7 @@ class Learner:
         self.layer_groups = listify(layer_groups) or [model]
         self.silent, self.check_finite = silent, check_finite
         self._opt: OptimWrapper | None = None
-        self.recorder = Recorder(self, add_time, silent)
+        self.recorder = Recorder(self, add_time)
         self.handler: CallbackHandler | None = None     # of the run in progress, None outside of one
         self.stopped: str | None = None                 # why the last run ended early, None if it did not
 
@@ -171,6 +175,28 @@ class Learner:
                 raise
             finally:
                 self.handler = before
+
+    def anneal_now(self, epochs: int = 1, callbacks: Any = None, checkpoint: str | Path | None = None) -> None:
+        """End a run that was stopped early properly: train `epochs` more epochs, in which the learning rate falls from
+        what its last batch used to 0 as half a cosine, and momentum goes back to what its first batch used."""
+        rec, opt = self.recorder, self.opt
+        if not rec.lrs:
+            raise ValueError("there is nothing to anneal: no batch has been trained")
+        lrs = [lr * rec.lrs[-1] / opt.lr for lr in opt.values("lr")]
+        if not lrs[-1] > 0:
+            raise ValueError("there is nothing to anneal: the last batch used a learning rate of 0")
+        curves = {"lr": schedules.cosine(lrs if len(lrs) > 1 else lrs[0])}
+        if opt.mom:
+            curves["mom"] = schedules.cosine(rec.moms[-1], rec.moms[0])
+        annealing = ParamScheduler(self, **curves)
+        self.fit(epochs, lrs if len(lrs) > 1 else lrs[0], opt.wd, [*listify(callbacks), annealing], checkpoint)
+
+    def check(self, epochs: int = 1) -> Report:
+        """A dry run in seconds, after which all is as it was; what it prints and returns: see `minifast.check`."""
+        report = check(self, epochs)
+        if not self.silent:
+            print(report)
+        return report
 
     # ---- layer groups and the optimizer
 
@@ -377,6 +403,15 @@ class Learner:
             raise ValueError(f"a file needs a name, not {name!r}")
         return self.path / self.model_dir / f"{name}.pth"
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Learner:
+        """A learner of its own, known to its own callbacks: left alone, the copies would follow the old one."""
+        new = memo[id(self)] = object.__new__(type(self))
+        vars(new).update(copy.deepcopy(vars(self), memo))
+        for cb in (*vars(new).values(), *listify(new.callbacks)):
+            if isinstance(cb, LearnerCallback):
+                cb._learn = weakref.ref(new)
+        return new
+
     def __repr__(self) -> str:
         n = sum(p.numel() for p in self.model.parameters())
         return f"Learner({type(self.model).__name__} with {n:,} parameters, {self.data!r})"
@@ -400,6 +435,8 @@ class _Collect(Callback):
 
 
 def _cat(batches: list[Any]) -> Any:
+    if isinstance(batches[0], Mapping):
+        return {k: _cat([batch[k] for batch in batches]) for k in batches[0]}
     if isinstance(batches[0], (list, tuple)):
         return [_cat(list(part)) for part in zip(*batches, strict=True)]
     return torch.cat(batches) if batches[0].ndim else torch.stack(batches)

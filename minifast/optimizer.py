@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -77,6 +78,10 @@ class OptimWrapper:
     def __init__(self, opt: optim.Optimizer, wd: float | Sequence[float] = 0.0, true_wd: bool = True) -> None:
         if isinstance(opt, OptimWrapper):
             raise TypeError("this optimizer is wrapped already")
+        closure = inspect.signature(opt.step).parameters.get("closure")
+        if closure is not None and closure.default is closure.empty:
+            raise TypeError(f"{type(opt).__name__} runs the model several times a step, which the loop does not: "
+                            "choose another optimizer")
         self.opt, self.true_wd = opt, true_wd
         for i, group in enumerate(opt.param_groups):
             group.setdefault("layer_group", i)

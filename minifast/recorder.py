@@ -31,10 +31,10 @@ CHUNK = 256  # losses are gathered on their device this many at a time, so that 
 class Recorder(LearnerCallback):
     """Records every training batch and epoch of the last fit, prints its table, and plots it. It is `learn.recorder`.
 
-    Per training batch: `lrs`, `moms` (of the last layer group, as that batch used them), `raw_losses` and `losses` (their
-    smoothed mean, see `State.smooth_loss`). Per epoch: `train_losses` (the mean over the epoch's samples, each batch
-    measured as it was trained on: the table's train_loss), `val_losses`, `metrics` (a list each), `times` (seconds) and
-    `nb_batches`. `names` are the table's columns. A value that was not computed is None, `#na#` in the table.
+    Per training batch: `lrs`, `moms` (of the last layer group, as that batch used them), `raw_losses` and `losses`
+    (their smoothed mean, see `State.smooth_loss`). Per epoch: `train_losses` (the mean over the epoch's samples, each
+    batch measured as it was trained on: the table's train_loss), `val_losses`, `metrics` (a list each), `times`
+    (seconds) and `nb_batches`. `names` are the table's columns. A value that was not computed is None, `#na#` in the table.
 
     Losses stay on their device during an epoch and are read at its end, all in one go.
     """
@@ -66,8 +66,8 @@ class Recorder(LearnerCallback):
         self.names: list[str] = []
 
     def add_metric_names(self, names: Sequence[str]) -> None:
-        """Add columns to the next run's table: called in on_train_begin by a callback with `_order` below -10, which then
-        adds its values to `last_metrics` in on_epoch_end."""
+        """Add columns to the next run's table: called in on_train_begin by a callback with `_order` below -10, which
+        then adds its values to `last_metrics` in on_epoch_end."""
         self.added_names += listify(names)
 
     # what the bus tells
@@ -106,7 +106,8 @@ class Recorder(LearnerCallback):
 
     def on_epoch_end(self, epoch: int, num_batch: int, last_metrics: list[Any], pbar: Any) -> None:
         if not isinstance(last_metrics, (list, tuple)):
-            raise TypeError(f"last_metrics must be a list, not {last_metrics!r}: answer {{'last_metrics': last_metrics + [...]}}")
+            raise TypeError(f"last_metrics must be a list, not {last_metrics!r}: answer "
+                            "{'last_metrics': last_metrics + [value]}")
         names = self.names[2:len(self.names) - self.add_time]
         if len(last_metrics) > len(names):
             raise ValueError(f"last_metrics has {len(last_metrics)} values for the columns {names}: {ADDING}")
@@ -157,7 +158,8 @@ class Recorder(LearnerCallback):
 
     def _gather(self) -> None:
         if self._chunk:
-            self._pending.append(torch.stack([t.float() for t in self._chunk]).view(-1, 2))
+            wide = torch.promote_types(self._chunk[0].dtype, torch.float32)
+            self._pending.append(torch.stack([t.to(wide) for t in self._chunk]).view(-1, 2))
             self._chunk = []
 
     def _read(self) -> None:

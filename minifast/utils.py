@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 __all__ = ["listify", "camel2snake", "map_tensors", "tensors_in", "to_device", "to_detach", "first_tensor",
-           "batch_length", "did_you_mean", "even_mults", "positive_int", "number", "positive_float", "is_plain", "shape_of",
-           "one_number", "smoothed", "weighted_mean", "rng_state", "set_rng_state", "frames_forgotten"]
+           "batch_length", "did_you_mean", "even_mults", "positive_int", "number", "positive_float", "is_plain",
+           "shape_of", "one_number", "smoothed", "weighted_mean", "rng_state", "set_rng_state", "frames_forgotten"]
 
 
 def listify(x: Any = None) -> list[Any]:
@@ -137,20 +137,20 @@ def shape_of(x: Any) -> str:
 
 
 def weighted_mean(values: list[Any], counts: Sequence[int]) -> float | None:
-    """Mean over samples of the means of batches (scalar tensors, `counts` samples each), in float64, None without batches.
-
-    It is read from the device in one go.
-    """
+    """Mean over samples of the means of batches (tensors of one number, `counts` samples each), in float64, None
+    without batches. It is read from the device in one go."""
     if not len(values):
         return None
-    v, n = torch.stack([one_number(v).reshape(()) for v in values]).cpu().double(), torch.tensor(counts, dtype=torch.float64)
+    v = torch.stack([one_number(v).reshape(()) for v in values]).cpu().double()
+    n = torch.tensor(counts, dtype=torch.float64)
     return float((v * n).sum() / n.sum())
 
 
 def one_number(loss: Tensor) -> Tensor:
     """`loss` if it is a tensor of one number, else a named error (TypeError or ValueError)."""
     if not isinstance(loss, Tensor):
-        raise TypeError(f"the loss of a batch must be a tensor of one number, not {loss!r}: the loss function must return it")
+        raise TypeError(f"the loss of a batch must be a tensor of one number, not {loss!r}: let the loss function "
+                        "return one")
     if loss.numel() != 1:
         raise ValueError(f"the loss of a batch must be one number, not a tensor of shape {tuple(loss.shape)}: "
                          "return its mean (in torch's loss functions that is reduction='mean')")

@@ -123,7 +123,8 @@ CASES = [
     *[(one_cycle(moms=m), ValueError, r"moms must be two momenta from 0 to below 1")
       for m in ((0.9,), (0.95, 0.85, 0.95), (1.0, 0.9), (-0.1, 0.9), (NAN, 0.9), 0.9)],
     (one_cycle(moms=("a", "b")), TypeError, r"a momentum must be a number, not 'a'"),
-    (one_cycle(opt_func=optim.SGD), ValueError, r"SGD runs without momentum.*pass moms=None.*partial\(optim.SGD, momentum=0.9\)"),
+    (one_cycle(opt_func=optim.SGD),
+     ValueError, r"SGD runs without momentum.*pass moms=None.*partial\(optim.SGD, momentum=0.9\)"),
     (one_cycle(opt_func=optim.Adagrad), ValueError, r"Adagrad runs without momentum.*moms=None"),
     (lambda: fake_learner(callback_fns=partial(OneCycleScheduler, lr_max=0)).fit(1), ValueError, r"above 0, not 0"),
 
@@ -137,19 +138,24 @@ CASES = [
     (find([1e-5, 1e-4]), TypeError, r"start_lr must be a number, not \[1e-05, 0.0001\]"),
 
     # what a learner is made of
-    (lambda: Learner([1], nn.Linear(1, 1)), TypeError, r"data must be a DataBunch, not list; DataBunch\(train_dl, valid_dl\)"),
+    (lambda: Learner([1], nn.Linear(1, 1)),
+     TypeError, r"data must be a DataBunch, not list; DataBunch\(train_dl, valid_dl\)"),
     (lambda: Learner(fake_data(), lambda x: x), TypeError, r"model must be a torch.nn.Module, not function"),
     (lambda: Learner(fake_data(), nn.Linear), TypeError, r"model must be a torch.nn.Module, not type"),
     (lambda: Learner(data()(), nn.Linear(5, 4)), ValueError, r"no loss function of its own: pass loss_func="),
     (fit(1, loss_func=CLASS), TypeError, r"loss_func is the class CrossEntropyLoss: make an instance of it"),
     (fit(1, loss_func="mse"), TypeError, r"loss_func must be a function, not 'mse'"),
     (fit(1, opt_func="adam"), TypeError, r"opt_func must be a function, not 'adam'"),
-    (lambda: fake_learner(opt_func=optim.SGD(nn.Linear(1, 1).parameters())), TypeError, r"opt_func must be a function, not SGD"),
+    (lambda: fake_learner(opt_func=optim.SGD(nn.Linear(1, 1).parameters())),
+     TypeError, r"opt_func must be a function, not SGD"),
     (fit(1, metrics=["accuracy"]), TypeError, r"metric must be a function or a callback, not 'accuracy'"),
     (fit(1, metrics=nn.MSELoss), TypeError, r"metric must be .*, not the class|make an instance"),
-    (fit(1, callback_fns=[Callback()]), TypeError, r"callback_fns must be a function, not Callback\(\).*go to callbacks="),
+    (fit(1, callback_fns=[Callback()]),
+     TypeError, r"callback_fns must be a function, not Callback\(\).*go to callbacks="),
     (fit(1, callback_fns=lambda learn: None), TypeError, r"callback must be an instance of Callback, not None"),
-    (assigned("opt", optim.SGD(nn.Linear(1, 1).parameters())), TypeError, r"must be an OptimWrapper, not SGD: OptimWrapper\(opt\)"),
+    (assigned("opt", optim.SGD(nn.Linear(1, 1).parameters())),
+     TypeError, r"must be an OptimWrapper, not SGD: OptimWrapper\(opt\)"),
+    (fit(1, opt_func=optim.LBFGS), TypeError, r"LBFGS runs the model several times a step.*choose another optimizer"),
     (fit(1, layers=[nn.Flatten()]), ValueError, r"no trainable parameter: unfreeze some"),
 
     # layer groups
@@ -160,48 +166,63 @@ CASES = [
     (grouped("split", nn.Linear(1, 1)), ValueError, r"cannot split the model at Linear\(.*it is not in the model"),
     (grouped("split", []), ValueError, r"groups leave out 4 of the model's parameters"),
     (grouped("split", 3), TypeError, r"split_on must give modules of the model or lists of its layers, not 3"),
-    (lambda: fake_learner(layers=[nn.Linear(5, 5), nn.Linear(5, 4)], layer_groups=[nn.Linear(5, 4), nn.Linear(1, 1)]).fit(1),
+    (fit(1, layers=[nn.Linear(5, 5), nn.Linear(5, 4)], layer_groups=[nn.Linear(5, 4), nn.Linear(1, 1)]),
      ValueError, r"layer groups leave out some of the model's parameters: cut it anew with learn.split"),
 
     # callbacks
     (fit(1, callbacks=Callback), TypeError, r"instance of Callback, not the class Callback: make an instance"),
     (fit(1, callbacks=[[Callback()]]), TypeError, r"instance of Callback, not \[Callback\(\)\]"),
     (fit(1, callbacks=partial(LearnerCallback)), TypeError, r"instance of Callback, not functools.partial"),
-    (fit(1, callbacks=callback_with(on_bach_end=lambda self: None)), TypeError, r"Odd.on_bach_end is no event. Did you mean 'on_batch_end'"),
-    (fit(1, callbacks=callback_with(on_xyzzy=lambda self: None)), TypeError, r"Odd.on_xyzzy is no event. The events are on_train_begin"),
-    (fit(1, callbacks=callback_with(on_batch_end=lambda self, last_los: None)), TypeError, r"asks for 'last_los'.*Did you mean 'last_loss'"),
+    (fit(1, callbacks=callback_with(on_bach_end=lambda self: None)),
+     TypeError, r"Odd.on_bach_end is no event. Did you mean 'on_batch_end'"),
+    (fit(1, callbacks=callback_with(on_xyzzy=lambda self: None)),
+     TypeError, r"Odd.on_xyzzy is no event. The events are on_train_begin"),
+    (fit(1, callbacks=callback_with(on_batch_end=lambda self, last_los: None)),
+     TypeError, r"asks for 'last_los'.*Did you mean 'last_loss'"),
     (fit(1, callbacks=answering(True)), TypeError, r"Odd.on_batch_end answered True; a handler answers None or a dict"),
-    (fit(1, callbacks=answering({"stop_trainig": True})), TypeError, r"answered 'stop_trainig'.*Did you mean 'stop_training'"),
+    (fit(1, callbacks=answering({"stop_trainig": True})),
+     TypeError, r"answered 'stop_trainig'.*Did you mean 'stop_training'"),
     (fit(1, callbacks=answering({"train": False})), TypeError, r"answered 'train', which a callback cannot set"),
     (fit(1, callbacks=answering({1: 2})), TypeError, r"answered 1, which a callback cannot set"),
     (fit(1, callback_fns=Data), ValueError, r"Data would replace learn.data; rename the class"),
     (fit(1, callbacks=appending_wrongly), TypeError, r"last_metrics must be a list, not 3: answer"),
-    (fit(1, metrics=callback_with(on_epoch_end=lambda self: None)), ValueError, r"gave 0 values; on_epoch_end of each must answer"),
+    (fit(1, metrics=callback_with(on_epoch_end=lambda self: None)),
+     ValueError, r"gave 0 values; on_epoch_end of each must answer"),
 
     # data
     (data(train_dl=[]), ValueError, r"training data is empty"),
     (data(train_dl=3), TypeError, r"something to iterate over, not 3"),
     (data(train_dl=iter([1])), TypeError, r"list_iterator is used up after one pass"),
     (fits_stream, TypeError, r"has no length, and a schedule needs the number of batches"),
-    (lambda: fake_data(batch_size=20), ValueError, r"10 training samples do not fill one batch of 20.*bs=10 or less, or drop_last"),
+    (lambda: fake_data(batch_size=20),
+     ValueError, r"10 training samples do not fill one batch of 20.*bs=10 or less, or drop_last"),
     (lambda: fake_data(batch_size=0), ValueError, r"bs must be at least 1, not 0"),
     (lambda: fake_learner().validate(3), TypeError, r"something to iterate over, not 3"),
-    (lambda: fake_learner().validate([torch.zeros(3)]), TypeError, r"a batch must be a pair \(inputs, targets\), not float32 \(3,\)"),
+    (lambda: fake_learner().validate([torch.zeros(3)]),
+     TypeError, r"a batch must be a pair \(inputs, targets\), not float32 \(3,\)"),
     (lambda: fake_learner(valid_length=0).validate(), ValueError, r"no validation data.*pass dl="),
     (lambda: fake_learner(valid_length=0).get_preds(), ValueError, r"no valid data"),
     (lambda: fake_learner().get_preds("test"), ValueError, r"no test data"),
-    (lambda: Learner(data(valid_dl=[])(), nn.Linear(5, 4), loss_func=CLASS()).get_preds(), ValueError, r"not one batch to predict on"),
+    (lambda: Learner(data(valid_dl=[])(), nn.Linear(5, 4), loss_func=CLASS()).get_preds(),
+     ValueError, r"not one batch to predict on"),
     (lambda: fake_learner().predict("x.png"), TypeError, r"must be a tensor, not str"),
 
     # what does not fit together; the shapes stand in the note
-    (fit(1, loss_func=CLASS(reduction="none")), ValueError, r"loss of a batch must be one number, not a tensor of shape \(5,\): return its mean"),
-    (lambda: fake_learner(loss_func=CLASS(reduction="none")).validate(), ValueError, r"one number, not a tensor of shape \(5,\)"),
-    (fit(1, loss_func=CrossEntropyFlat(), layers=[nn.Linear(5, 2)]), ValueError, r"2 outputs, for the classes 0 to 1, but the targets go from 0 to 3"),
-    (fit(1, layers=[nn.Linear(7, 4)]), RuntimeError, r"shapes cannot be multiplied.*input float32 \(5, 5\), output None"),
-    (fit(1, layers=[nn.Linear(5, 2)]), IndexError, r"out of bounds.*output float32 \(5, 2\), target int64 \(5,\) from 0 to 3"),
+    (fit(1, loss_func=CLASS(reduction="none")),
+     ValueError, r"loss of a batch must be one number, not a tensor of shape \(5,\): return its mean"),
+    (lambda: fake_learner(loss_func=CLASS(reduction="none")).validate(),
+     ValueError, r"one number, not a tensor of shape \(5,\)"),
+    (fit(1, loss_func=CrossEntropyFlat(), layers=[nn.Linear(5, 2)]),
+     ValueError, r"2 outputs, for the classes 0 to 1, but the targets go from 0 to 3"),
+    (fit(1, layers=[nn.Linear(7, 4)]),
+     RuntimeError, r"shapes cannot be multiplied.*input float32 \(5, 5\), output None"),
+    (fit(1, layers=[nn.Linear(5, 2)]),
+     IndexError, r"out of bounds.*output float32 \(5, 2\), target int64 \(5,\) from 0 to 3"),
     (fit(1, loss_func=nn.MSELoss()), (RuntimeError, UserWarning), r"output float32 \(5, 4\), target int64 \(5,\)"),
-    (fit(1, loss_func=lambda output, target: None), TypeError, r"loss of a batch must be a tensor of one number, not None"),
-    (fit(1, loss_func=lambda output, target: 1.0), TypeError, r"loss of a batch must be a tensor of one number, not 1.0"),
+    (fit(1, loss_func=lambda output, target: None),
+     TypeError, r"loss of a batch must be a tensor of one number, not None"),
+    (fit(1, loss_func=lambda output, target: 1.0),
+     TypeError, r"loss of a batch must be a tensor of one number, not 1.0"),
     (fit(1, metrics=lambda output, target: output), ValueError, r"metric.*shape \(5, 4\)"),
 
     # files
@@ -241,8 +262,9 @@ def test_numbers_of_other_libraries_are_numbers(lr, tmp_path):
 def test_an_error_is_raised_before_anything_is_trained():
     learn = fake_learner(metrics=accuracy)
     before = learn.model[0].weight.detach().clone()
-    for bad in (lambda: learn.fit(1, -1), lambda: learn.fit(1, callbacks=Callback), lambda: learn.fit_one_cycle(1, pct_start=2),
-                lambda: learn.fit(1, callbacks=callback_with(on_bach_end=lambda self: None)), lambda: learn.lr_find(1, 0.1)):
+    for bad in (lambda: learn.fit(1, -1), lambda: learn.fit(1, callbacks=Callback), lambda: learn.lr_find(1, 0.1),
+                lambda: learn.fit(1, callbacks=callback_with(on_bach_end=lambda self: None)),
+                lambda: learn.fit_one_cycle(1, pct_start=2)):
         with pytest.raises((TypeError, ValueError)):
             bad()
     assert torch.equal(learn.model[0].weight, before) and not learn.recorder.names

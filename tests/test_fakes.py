@@ -47,6 +47,7 @@ def test_a_fake_learner_is_silent_and_learns(capsys):
 
 
 def test_layer_groups_and_own_layers():
-    assert [sum(p.numel() for p in g.parameters()) for g in fake_learner(layer_group_count=3).layer_groups] == [30, 30, 24]
+    groups = fake_learner(layer_group_count=3).layer_groups
+    assert [sum(p.numel() for p in g.parameters()) for g in groups] == [30, 30, 24]
     layers = [nn.Linear(5, 2), nn.ReLU(), nn.Linear(2, 4)]
     assert list(fake_learner(layers=layers).model) == layers

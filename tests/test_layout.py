@@ -18,7 +18,7 @@ RANKS = {
     # within the callbacks: what a family stands on, then the families
     "callbacks.scheduler": 10, "callbacks.hooks": 10, "callbacks.checkpoint": 10, "callbacks.schedules": 10.1,
     "callbacks.one_cycle_forms": 10.1, "callbacks.*": 10.2, "callbacks": 10.3,
-    "learner": 11, "basics": 11.5, "": 11.6,
+    "check": 10.5, "learner": 11, "basics": 11.5, "": 11.6,
     "vision.image": 12, "vision.transform": 12, "vision.data": 12.1, "vision.*": 12.2, "vision": 12.3,
     "__main__": 13, "fakes": 13,
     "bundled.build_mnist_sample": 13,
@@ -26,8 +26,8 @@ RANKS = {
 STAR_MODULES = {"", "basics", "callbacks", "vision"}
 NEWCOMERS_PATH = ("state.py", "loop.py", "callback.py", "callbacks/one_cycle.py")
 NO_TORCH = {"stepper", "suggestion"}
-TOP_LEVEL = {"setup.cfg", "README.md", "minifast", "tests", "nbs", "Makefile", "pyproject.toml", "LICENSE", "CHANGELOG.md",
-             ".gitignore", ".ci"}
+TOP_LEVEL = {"setup.cfg", "README.md", "minifast", "tests", "nbs", "Makefile", "pyproject.toml", "LICENSE",
+             "CHANGELOG.md", ".gitignore", ".ci"}
 
 
 def module_name(path):
@@ -48,8 +48,8 @@ def imports(name):
     if path.name != "__init__.py":
         package = package[:-1]
     tree = ast.parse(path.read_text())
-    for_types = {node for test in ast.walk(tree) if isinstance(test, ast.If) and ast.unparse(test.test) == "TYPE_CHECKING"
-                 for branch in test.body for node in ast.walk(branch)}
+    for_types = {node for test in ast.walk(tree) if isinstance(test, ast.If)
+                 and ast.unparse(test.test) == "TYPE_CHECKING" for branch in test.body for node in ast.walk(branch)}
     for node in ast.walk(tree):
         if node in for_types:
             continue
@@ -133,7 +133,8 @@ def world():
         "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
         "dtype": torch.get_default_dtype(), "grad": torch.is_grad_enabled(),
         "deterministic": (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark),
-        "precision": torch.get_float32_matmul_precision(), "print": (repr(torch._tensor_str.PRINT_OPTS), numpy.get_printoptions()),
+        "precision": torch.get_float32_matmul_precision(),
+        "print": (repr(torch._tensor_str.PRINT_OPTS), numpy.get_printoptions()),
         "numpy errors": numpy.geterr(), "filters": list(warnings.filters), "environment": dict(os.environ),
         "signals": {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)},
         "hooks": (sys.excepthook, sys.displayhook), "path": list(sys.path),
@@ -145,12 +146,14 @@ before = world()
 import minifast.vision
 after = world()
 print("changed:", [k for k in before if before[k] != after[k]])
-print("loaded:", sorted({"torchvision", "matplotlib", "pandas", "fastprogress", "PIL", "IPython", "tensorboard"} & set(sys.modules)))
+heavy = {"torchvision", "matplotlib", "pandas", "fastprogress", "PIL", "IPython", "tensorboard"}
+print("loaded:", sorted(heavy & set(sys.modules)))
 """
 
 
 def test_importing_is_cheap_and_changes_nothing():
-    out = subprocess.run([sys.executable, "-W", "error", "-c", IMPORT_IS_CHEAP], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-W", "error", "-c", IMPORT_IS_CHEAP]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert out.stdout == "changed: []\nloaded: []\n", out.stdout + out.stderr
 
 
@@ -169,5 +172,4 @@ def test_no_file_mentions_a_machines_path():
     text = {".py", ".md", ".ipynb", ".cfg", ".toml", ".json", ".csv", ".txt", ".sh", ""}
     files = [p for p in [*files, *ROOT.glob("*.*"), ROOT / "Makefile"] if p.is_file() and p.suffix in text]
     pattern = re.compile(r"(?<![\w.:/<{}])/(?:work|root|home|Users|tmp|mnt|opt|usr/local)/\w")
-    found = [f"{p.relative_to(ROOT)}: {match[0]}" for p in files for match in pattern.finditer(p.read_text(errors="ignore"))]
-    assert found == []
+    assert [(p, found) for p in files if (found := pattern.findall(p.read_text(errors="ignore")))] == []

@@ -281,6 +281,24 @@ def test_everything_is_as_before_bit_for_bit(tmp_path, way, opt_func, trained):
     assert learn.has_opt == trained
 
 
+def test_a_loss_that_learns_or_counts_is_put_back_too():
+    class Counting(nn.CrossEntropyLoss):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("n", torch.zeros(()))
+            self.factor, self.calls = nn.Parameter(torch.ones(())), 0
+
+        def forward(self, output, target):
+            self.n += 1
+            self.calls += 1
+            return self.factor * super().forward(output, target)
+
+    learn = fake_learner(loss_func=Counting())
+    learn.lr_find(num_it=3)
+    learn.validate()
+    assert learn.loss_func.n == 0 and learn.loss_func.factor.grad is None
+
+
 def test_the_callbacks_did_take_part():
     seen = []
 

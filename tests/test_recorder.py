@@ -40,8 +40,8 @@ class ColumnX(LearnerCallback):
 
 def uneven(**kwargs):
     """Nine training samples in batches of five and four, and likewise in validation."""
-    data = DataBunch.create(fake_data(train_length=9).train_ds, fake_data(train_length=9, seed=1).train_ds, bs=5, seed=0,
-                            drop_last=False, loss_func=nn.CrossEntropyLoss())
+    train, valid = fake_data(train_length=9).train_ds, fake_data(train_length=9, seed=1).train_ds
+    data = DataBunch.create(train, valid, bs=5, seed=0, drop_last=False, loss_func=nn.CrossEntropyLoss())
     return fake_learner(data=data, **kwargs)
 
 
@@ -67,7 +67,8 @@ BATCH_EVENTS = ["batch_begin", "loss_begin", "backward_begin", "backward_end", "
 
 
 # between the step and the recorder (on_step_end, _order below -10) is the one place that the recorder cannot see
-@pytest.mark.parametrize("event, order", [(e, o) for e in BATCH_EVENTS for o in (-30, 0, 30) if (e, o) != ("step_end", -30)])
+@pytest.mark.parametrize("event, order", [(e, o) for e in BATCH_EVENTS for o in (-30, 0, 30)
+                                          if (e, o) != ("step_end", -30)])
 def test_a_callback_that_changes_the_learning_rate_in_mid_run(event, order):
     class Changes(LearnerCallback):
         _order = order
@@ -150,6 +151,16 @@ def test_the_losses_of_an_epoch_that_failed_are_there():
         learn.fit(1, callbacks=Fails())
     assert len(learn.recorder.lrs) == len(learn.recorder.losses) == 3
     assert learn.recorder.plot_losses(return_fig=True) is not None and len(learn.recorder.to_frame()) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_losses_of_any_precision_are_recorded_exactly(dtype):
+    batches = [(torch.randn(4, 5, dtype=dtype), torch.randint(4, (4,))) for _ in range(3)]
+    data = DataBunch(batches, batches, loss_func=nn.CrossEntropyLoss())
+    learn = fake_learner(data=data, layers=[nn.Linear(5, 4, dtype=dtype)], opt_func=SGD, callback_fns=Witness)
+    learn.fit(1)
+    assert learn.recorder.raw_losses.tolist() == learn.witness.losses
+    assert learn.recorder.train_losses[0] == pytest.approx(np.mean(learn.witness.losses), rel=1e-15)
 
 
 def test_an_optimizer_without_momentum_is_recorded():

@@ -130,7 +130,7 @@ def test_a_damaged_file_is_told_and_the_one_before_it_used(tmp_path):
         fit(again)
     assert equal(whole, again) and again.callbacks[0].batches == 21 - 6
     for p in (path, previous_of(path)):
-        p.write_bytes(b"nothing")
+        p.write_bytes(p.read_bytes()[:1000])
     with pytest.raises(ValueError, match="run.ckpt is damaged.*To train anew, delete it"):
         fit(learner(tmp_path / "b"))
 

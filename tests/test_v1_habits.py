@@ -8,15 +8,15 @@ from minifast.basics import *
 from minifast.callbacks import *
 from minifast.fakes import fake_data, fake_learner
 
-
 # ---- the names that a v1 script expects from a star import
 
 @pytest.mark.parametrize("module", ["minifast", "minifast.basics", "minifast.vision"])
 def test_star_imports_give_what_a_script_uses(module):
     names = {}
     exec(f"from {module} import *", names)
-    expected = """torch nn F np partial Path Learner DataBunch DatasetType Callback LearnerCallback OneCycleScheduler LRFinder
-        Recorder OptimWrapper accuracy error_rate AverageMetric simple_cnn conv_layer Flatten AdaptiveConcatPool2d
+    expected = """torch nn F np partial Path Any Learner DataBunch DatasetType Callback LearnerCallback
+        OneCycleScheduler LRFinder Recorder OptimWrapper accuracy error_rate AverageMetric simple_cnn conv_layer Flatten
+        AdaptiveConcatPool2d
         CrossEntropyFlat MSELossFlat flatten_model URLs untar_data fit_one_cycle lr_find annealing_cos annealing_exp
         annealing_linear annealing_poly annealing_no optim tensor"""
     assert set(expected.split()) - set(names) == set()
@@ -143,7 +143,8 @@ def test_columns_added_from_order_minus_20(capsys):
     learn.fit(1)
     header, row = capsys.readouterr().out.splitlines()
     assert re.split(r"\s+", header) == ["epoch", "train_loss", "valid_loss", "accuracy", "largest", "smallest", "time"]
-    assert re.split(r"\s+", row)[4:6] == [f"{max(learn.loss_columns.losses):.6f}", f"{min(learn.loss_columns.losses):.6f}"]
+    losses = learn.loss_columns.losses
+    assert re.split(r"\s+", row)[4:6] == [f"{max(losses):.6f}", f"{min(losses):.6f}"]
 
 
 class MixesTargets(LearnerCallback):
@@ -189,7 +190,8 @@ def test_metrics_as_functions_partials_and_callbacks():
     learn = fake_learner(valid_length=17, metrics=[accuracy, error_rate, partial(top_k_accuracy, k=2), my_metric,
                                                    partial(my_metric, factor=2), Precision()])
     learn.fit(1)
-    assert learn.recorder.names[3:-1] == ["accuracy", "error_rate", "top_k_accuracy", "my_metric", "my_metric", "precision"]
+    names = ["accuracy", "error_rate", "top_k_accuracy", "my_metric", "my_metric", "precision"]
+    assert learn.recorder.names[3:-1] == names
     acc, err, top, mine, twice, precision = learn.recorder.metrics[-1]
     assert (err, mine, twice, precision) == pytest.approx((1 - acc, acc, 2 * acc, acc)) and acc <= top
 
@@ -286,8 +288,9 @@ def test_a_schedule_written_by_hand():
 def test_general_scheduler_with_training_phases():
     learn = fake_learner(train_length=20)
     n = len(learn.data.train_dl)
-    phases = [TrainingPhase(n).schedule_hp("lr", (1e-3, 1e-2), anneal=annealing_linear).schedule_hp("mom", (0.95, 0.85)),
-              TrainingPhase(n).schedule_hp("lr", (1e-2, 1e-3), anneal=annealing_cos).schedule_hp("mom", (0.85, 0.95))]
+    up = TrainingPhase(n).schedule_hp("lr", (1e-3, 1e-2), anneal=annealing_linear)
+    down = TrainingPhase(n).schedule_hp("lr", (1e-2, 1e-3), anneal=annealing_cos)
+    phases = [up.schedule_hp("mom", (0.95, 0.85)), down.schedule_hp("mom", (0.85, 0.95))]
     learn.fit(2, callbacks=[GeneralScheduler(learn, phases)])
     assert learn.recorder.lrs[0] == 1e-3 and learn.recorder.lrs[n] == 1e-2
     assert learn.recorder.moms[0] == 0.95 and learn.recorder.moms[n] == 0.85

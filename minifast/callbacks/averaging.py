@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from ..callback import LearnerCallback
-from ..checkpoint import rng_state, set_rng_state
-from ..utils import listify, positive_float, to_device
+from ..utils import listify, rng_state, set_rng_state, to_device
 
 __all__ = ["EMA", "SWA"]
 
@@ -44,7 +43,6 @@ class _Averaging(LearnerCallback):
 
     def on_train_end(self) -> None:
         self._show_own()
-        vars(self).pop("_weights", None)
 
     def _floats(self) -> tuple[list[Tensor], list[Tensor]]:
         floating = [w.is_floating_point() for w in self._weights]
@@ -78,15 +76,15 @@ class EMA(_Averaging):
 
     def __init__(self, learn: Any, decay: float = 0.999) -> None:
         super().__init__(learn)
-        self.decay = positive_float("decay", decay)
-        if decay >= 1:
-            raise ValueError(f"decay must be below 1, not {decay}")
+        if not 0 < decay < 1:
+            raise ValueError(f"decay must be above 0 and below 1, not {decay}")
+        self.decay = decay
 
     def on_step_end(self, skip_step: bool) -> None:
         if not skip_step:
             self.n_averaged += 1
             decay = min(self.decay, self.n_averaged / (9 + self.n_averaged))
-            get_ema_multi_avg_fn(decay)(*self._floats(), self.n_averaged)
+            get_ema_multi_avg_fn(decay)(*self._floats(), self.n_averaged)  # type: ignore[no-untyped-call]
 
 
 class SWA(_Averaging):
@@ -121,7 +119,7 @@ class SWA(_Averaging):
         if epoch < max(self.next_epoch, int(self.start * n_epochs)):
             return
         self.next_epoch = epoch + 1
-        get_swa_multi_avg_fn()(*self._floats(), self.n_averaged)    # the first one replaces what is there
+        get_swa_multi_avg_fn()(*self._floats(), self.n_averaged)  # type: ignore[no-untyped-call]
         self.n_averaged += 1
         if layers := [m for m in self.learn.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]:
             self._measure_batch_norm(layers)

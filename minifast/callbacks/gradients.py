@@ -79,7 +79,8 @@ class GradientAccumulation(LearnerCallback):
         return None
 
     def _multiply(self, factor: float) -> None:
-        torch._foreach_mul_([p.grad for p in _params(self.learn) if p.grad is not None], factor)
+        if grads := [p.grad for p in _params(self.learn) if p.grad is not None]:
+            torch._foreach_mul_(grads, factor)
 
 
 def _params(learn: Any) -> list[Tensor]:

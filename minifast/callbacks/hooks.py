@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..callback import LearnerCallback
 from ..layers import flatten_model
@@ -125,7 +125,8 @@ class HookCallback(LearnerCallback):
 def dummy_eval(model: nn.Module, size: tuple[int, ...] = (64, 64)) -> Any:
     """The model's output, in eval mode, for one random sample (1, channels, *size), with as many channels as its first
     layer takes. Modes are as before afterwards. ValueError for a model without a layer that tells."""
-    weight = next((m.weight for m in flatten_model(model) if getattr(getattr(m, "weight", None), "ndim", 0) > 1), None)
+    weights = (getattr(m, "weight", None) for m in flatten_model(model))
+    weight: Any = next((w for w in weights if isinstance(w, Tensor) and w.ndim > 1), None)
     if weight is None:
         raise ValueError(f"no layer of this {type(model).__name__} tells how many channels it takes")
     flags = [(m, m.training) for m in model.modules()]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..callback import LearnerCallback
 from ..state import Update
+from ..utils import map_tensors
 
 __all__ = ["PeakMemory", "ChannelsLast"]
 
@@ -58,11 +59,8 @@ class ChannelsLast(LearnerCallback):
     _order = 50     # after those that change the inputs
 
     def on_batch_begin(self, last_input: Any) -> Update:
-        return {"last_input": _channels_last(last_input)}
+        return {"last_input": map_tensors(last_input, _channels_last)}
 
 
-def _channels_last(x: Any) -> Any:
-    if isinstance(x, (list, tuple)):
-        return type(x)(map(_channels_last, x))
-    is_pictures = isinstance(x, Tensor) and x.ndim == 4
-    return x.contiguous(memory_format=torch.channels_last) if is_pictures else x
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x

@@ -12,7 +12,7 @@ from torch.amp import GradScaler
 
 from ..callback import LearnerCallback
 from ..state import Update
-from ..utils import positive_float
+from ..utils import map_tensors, positive_float
 
 __all__ = ["MixedPrecision"]
 
@@ -56,7 +56,7 @@ class MixedPrecision(LearnerCallback):
 
     def on_loss_begin(self, last_output: Any) -> Update:
         self.autocast.close()
-        return {"last_output": _widened(last_output)}
+        return {"last_output": map_tensors(last_output, lambda t: t.float() if t.dtype in DTYPES.values() else t)}
 
     def on_backward_begin(self, last_loss: Tensor) -> Update:
         return {"last_loss": self.scaler.scale(last_loss)}
@@ -106,9 +106,3 @@ class _Question:
 
     def step(self) -> None:
         self.finite = True
-
-
-def _widened(x: Any) -> Any:
-    if isinstance(x, (list, tuple)):
-        return type(x)(map(_widened, x))
-    return x.float() if isinstance(x, Tensor) and x.dtype in DTYPES.values() else x

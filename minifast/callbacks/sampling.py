@@ -1,8 +1,8 @@
 """Training on as many samples of each class as of any other."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ class BalancedLoader(Loader):
     """
 
     def __init__(self, loader: TensorLoader | ItemLoader, labels: Tensor, per_class: int) -> None:
-        self.rows = [torch.nonzero(labels == label)[:, 0] for label in labels.unique()]
+        self.rows = [torch.nonzero(labels == label)[:, 0] for label in labels.unique()]  # type: ignore[no-untyped-call]
         super().__init__(per_class * len(self.rows), loader.batch_size, True, loader.drop_last, loader.seed)
         self.loader, self.per_class, self.passes = loader, per_class, loader.passes
         self.dataset = loader.dataset
@@ -51,7 +51,7 @@ class _Balancing(LearnerCallback):
     """
 
     _order = -30    # the training data is settled before those who plan with its length: schedules and accumulation
-    per_class: Callable[[Sequence[int]], int]
+    per_class: ClassVar[Any]    # of the classes' counts
 
     def __init__(self, learn: Any, labels: Any = None) -> None:
         super().__init__(learn)
@@ -66,7 +66,7 @@ class _Balancing(LearnerCallback):
         labels = _labels(dl.dl) if self.labels is None else self.labels
         if labels is None or labels.ndim != 1 or len(labels) != dl.dl.n or labels.is_floating_point():
             raise ValueError(f"{who} needs the classes of the {dl.dl.n} training samples, whole numbers, as labels=")
-        counts = labels.unique(return_counts=True)[1].tolist()
+        counts = labels.unique(return_counts=True)[1].tolist()  # type: ignore[no-untyped-call]
         balanced = DeviceDataLoader(BalancedLoader(dl.dl, labels.cpu(), type(self).per_class(counts)), dl.device)
         balanced.tfms = dl.tfms
         balanced.replaced = dl  # type: ignore[attr-defined]

@@ -44,8 +44,8 @@ def model_summary(learn: Any) -> Text:
     size = sum(t.numel() * t.element_size() for t in (*params, *buffers)) / 2**20
     opt = learn.opt.name if learn.has_opt else metric_name(learn.opt_func)
     loss = getattr(learn.loss_func, "__name__", type(learn.loss_func).__name__)
-    return Text("\n".join([*_aligned(rows), "", f"{n:,} parameters, {trainable:,} of them trainable; {size:.2f} MB with "
-                           "the buffers", f"Input {_shape(x)}; loss {loss}; optimizer {opt}"]))
+    totals = f"{n:,} parameters, {trainable:,} of them trainable; {size:.2f} MB with the buffers"
+    return Text("\n".join([*_aligned(rows), "", totals, f"Input {_shape(x)}; loss {loss}; optimizer {opt}"]))
 
 
 def listeners_summary(handler: CallbackHandler) -> Text:

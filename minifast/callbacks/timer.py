@@ -23,6 +23,7 @@ class Timer(LearnerCallback):
 
     _order = -1000  # first in every event, so that what other callbacks do counts as theirs
     only_in_fit = True
+    training = True
 
     def on_train_begin(self, pbar: Any) -> None:
         self.times: list[dict[str, float]] = []
@@ -76,7 +77,8 @@ class Timer(LearnerCallback):
         return f"{total:.2f} s an epoch: {shares}"
 
     def _start(self) -> None:
-        self.epoch_start, self.training = time.perf_counter(), True
+        self.training = True
+        self.epoch_start = time.perf_counter()
         self.spent = dict.fromkeys(PARTS, 0.0)
 
     def _waits(self, batches: Any) -> Iterator[Any]:

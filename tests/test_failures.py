@@ -1,0 +1,228 @@
+"""Runs that do not end well: NaN, Ctrl-C, exceptions."""
+import os
+import signal
+import weakref
+from functools import partial
+
+import pytest
+import torch
+from torch import nn, optim
+
+from minifast.callback import Callback
+from minifast.callbacks import Checkpoint, GradientAccumulation, MixUpCallback
+from minifast.checkpoint import load_file
+from minifast.fakes import fake_learner
+
+
+class At(Callback):
+    """Does something in one batch: `At(27, batch_begin=...)`, a function of the state."""
+
+    def __init__(self, iteration, **actions):
+        self.when = iteration
+        for event, action in actions.items():
+            setattr(self, f"on_{event}", partial(self.act, action))
+
+    def act(self, action, iteration, train, **state):
+        if iteration == self.when and train:
+            return action(state)
+
+
+def spoiled(state):
+    x = state["last_input"].clone()
+    x[0, 0] = float("nan")
+    return {"last_input": x}
+
+
+def overflow(module, grads):
+    return tuple(g * float("inf") for g in grads)
+
+
+class Overflows(nn.Module):
+    """Its output is infinite from the `n`-th training batch on."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.register_buffer("left", torch.tensor(n))
+
+    def forward(self, x):
+        self.left -= int(self.training)
+        return x * float("inf") if self.left < 0 else x
+
+
+def learner(*callbacks, layers=None, **kwargs):
+    layers = layers or [nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 4)]
+    return fake_learner(batch_size=4, train_length=80, layers=layers, callbacks=list(callbacks), **kwargs)
+
+
+def finite(learn):
+    return all(bool(p.isfinite().all()) for p in learn.model.parameters())
+
+
+def test_a_spoiled_input_is_named_with_its_batch_and_rates():
+    learn = learner(At(27, batch_begin=spoiled))
+    with pytest.raises(FloatingPointError, match=r"^epoch 1, batch 7, lr 0.00891, momentum 0.861: the input was "
+                                                 r"the first to be NaN\. The learner is as it was in epoch 0 before"):
+        learn.fit_one_cycle(3, 0.01)
+    assert finite(learn) and learn.stopped == "by FloatingPointError in epoch 1, batch 7"
+    assert len(learn.recorder.losses) == len(learn.recorder.lrs) == 28
+    learn.recorder.plot_losses(return_fig=True)
+    learn.callbacks = []
+    learn.fit(1, 0.01)
+    assert finite(learn) and learn.stopped is None
+
+
+def test_the_first_layer_the_loss_and_the_step_are_told_apart():
+    with pytest.raises(FloatingPointError, match=r"epoch 0, batch 5, .*: the output of layer 1 \(Overflows\) was the"):
+        learner(layers=[nn.Linear(5, 5), Overflows(5), nn.Linear(5, 4)]).fit(1)
+    with pytest.raises(FloatingPointError, match="epoch 0, batch 3, .*: the loss function's result was the first"):
+        learner(At(3, backward_begin=lambda s: {"last_loss": s["last_loss"] * float("inf")})).fit(1)
+    with pytest.raises(FloatingPointError, match=r"epoch 0, batch 0, lr 3e\+38.*after the optimizer's step"):
+        big = At(0, backward_begin=lambda s: {"last_loss": s["last_loss"] * 1e3})
+        learner(big, opt_func=optim.SGD).fit(1, 3e38)
+
+
+def test_a_gradient_is_told_from_a_loss():
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * float("nan")
+
+    class Bad(nn.Module):
+        def forward(self, x):
+            return Square.apply(x)
+
+    learn = learner(layers=[nn.Linear(5, 6), Bad(), nn.Linear(6, 4)])
+    with pytest.raises(FloatingPointError, match=r"batch 0.*: the gradient of the output of layer 0 \(Linear\) was"):
+        learn.fit(1)
+    assert finite(learn)
+
+
+def test_the_weights_from_before_are_kept_and_the_run_repeats_exactly():
+    """With what draws and what holds gradients back: where the copy was taken, training goes the same way again."""
+    torch.manual_seed(1)
+    learn = learner(At(13, batch_begin=spoiled), layers=[nn.Linear(5, 8), nn.Dropout(0.2), nn.Linear(8, 4)],
+                    callback_fns=[MixUpCallback, partial(GradientAccumulation, n_step=3)])
+    before = [p.clone() for p in learn.model.parameters()]
+    with pytest.raises(FloatingPointError, match="epoch 0, batch 13"):
+        learn.fit_one_cycle(1, 0.01)
+    assert all(map(torch.equal, before, learn.model.parameters()))  # as it is over in milliseconds
+    assert all(p.grad is None for p in learn.model.parameters())
+
+
+def test_it_can_be_switched_off_and_watching_changes_nothing():
+    torch.manual_seed(2)
+    bad = learner(At(3, batch_begin=spoiled), check_finite=False)
+    bad.fit(1)
+    assert not finite(bad)
+    runs = []
+    for check in (True, False):
+        torch.manual_seed(3)
+        learn = learner(layers=[nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 4)],
+                        check_finite=check)
+        learn.fit_one_cycle(2, 0.05)
+        runs.append([*learn.model.state_dict().values(), torch.rand(3)])
+    assert all(map(torch.equal, *runs))
+
+
+def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
+    learn = learner(At(3, batch_begin=spoiled), path=tmp_path, check_finite=False)
+    with pytest.warns(UserWarning, match="not finite any more; .*run.ckpt keeps the last that were"):
+        learn.fit(1, callbacks=[Checkpoint(learn, "run", every=1)])
+    assert load_file(tmp_path / "models" / "run.ckpt")["position"]["iteration"] == 3
+
+
+def interrupt(state):
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("event", ["batch_begin", "backward_end", "batch_end"])
+def test_ctrl_c_ends_the_run_after_the_batch(tmp_path, event):
+    ended = []
+    end = Callback()
+    end.on_train_end = lambda exception: ended.append(exception)
+    learn = learner(At(5, **{event: interrupt}), end, path=tmp_path)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        learn.fit_one_cycle(1, checkpoint="run")
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert learn.stopped == "by KeyboardInterrupt in epoch 0, batch 5" and isinstance(ended[0], KeyboardInterrupt)
+    assert len(learn.recorder.losses) == len(learn.recorder.lrs) == 6
+    assert load_file(tmp_path / "models" / "run.ckpt")["position"]["num_batch"] == 6  # this batch is not lost
+    learn.recorder.plot_losses(return_fig=True)
+    whole = learner(seed=0, path=tmp_path / "b")
+    learn.callbacks = []
+    learn.fit_one_cycle(1)
+    assert learn.stopped is None and len(whole.recorder.lrs) == 0
+
+
+def test_a_second_ctrl_c_acts_at_once():
+    def twice(state):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("not reached")
+    with pytest.raises(KeyboardInterrupt):
+        learner(At(5, batch_begin=twice)).fit(1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_of_the_users_own_is_left_alone():
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda *args: heard.append(1))
+    try:
+        learn = learner(At(5, batch_begin=interrupt))
+        learn.fit(1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert heard == [1] and learn.stopped is None
+
+
+@pytest.mark.parametrize("event", ["batch_begin", "loss_begin", "backward_begin", "backward_end", "step_end",
+                                   "batch_end"])
+def test_an_exception_keeps_nothing_alive(event):
+    seen = []
+
+    def fail(state):
+        names = ["last_input", "last_output", "last_loss"][:2 if event == "batch_end" else 3]  # then the loss is recorded
+        seen.extend(weakref.ref(state[n]) for n in names if state[n] is not None)
+        raise RuntimeError("it broke")
+    learn = learner(At(5, **{event: fail}))
+    loss_func, train_dl = learn.loss_func, learn.data.train_dl
+    with pytest.raises(RuntimeError, match="it broke") as kept:
+        learn.fit(1)
+    assert seen and [r() for r in seen] == [None] * len(seen)
+    assert kept.value.__traceback__ is not None and learn.stopped == "by RuntimeError in epoch 0, batch 5"
+    assert learn.handler is None and learn.loss_func is loss_func and learn.data.train_dl is train_dl
+    learn.recorder.plot_losses(return_fig=True)
+    learn.recorder.plot_lr(return_fig=True)
+    learn.callbacks = []
+    learn.fit(1)
+    assert len(learn.recorder.losses) == 20
+
+
+def test_an_exception_in_the_model_keeps_nothing_alive():
+    seen = []
+
+    class Breaks(nn.Module):
+        def forward(self, x):
+            y = x * 2
+            seen.extend([weakref.ref(x), weakref.ref(y)])
+            raise RuntimeError("it broke")
+    learn = learner(layers=[nn.Linear(5, 5), Breaks()])
+    for run in (lambda: learn.fit(1), learn.validate, learn.get_preds, learn.lr_find):
+        with pytest.raises(RuntimeError, match="it broke") as kept:
+            run()
+        assert [r() for r in seen] == [None] * len(seen) and kept.value is not None
+    assert len(seen) == 8
+
+
+def test_what_ended_a_run_early_is_told():
+    class Enough(Callback):
+        def on_epoch_end(self):
+            return {"stop_training": True}
+    learn = learner(Enough())
+    learn.fit(3)
+    assert learn.stopped == "by a callback after epoch 0"
