@@ -48,21 +48,22 @@ DEFAULT_LR = slice(3e-3)
 class Learner:
     """A model, its data, its loss and its optimizer: all that training needs, and the methods that train.
 
-    `data`: a `DataBunch`. `model`: any module whose outputs the loss function accepts. `opt_func`: makes a torch optimizer
-    from parameter groups (default Adam with betas (0.9, 0.99)). `loss_func`: default is the data's own. `metrics`:
-    functions of (output, target), averaged over samples, or callbacks. `wd`: weight decay, decoupled from the gradient with
-    `true_wd`, also of normalisation layers and biases with `bn_wd`. `train_bn`: normalisation layers of frozen groups go on
-    training. `callbacks`: instances, in every run; `callback_fns`: functions of the learner that make one for each run.
-    `path` / `model_dir`: where `save` writes. `silent`: no bars and no table.
-    `check_finite`: end a fit whose loss is NaN or infinite, see `FiniteGuard`.
+    `data`: a `DataBunch`. `model`: any module whose outputs the loss function accepts. `opt_func`: makes a torch
+    optimizer from parameter groups (default Adam with betas (0.9, 0.99)). `loss_func`: default is the data's own.
+    `metrics`: functions of (output, target), averaged over samples, or callbacks. `wd`: weight decay, decoupled from
+    the gradient with `true_wd`, also of normalisation layers and biases with `bn_wd`. `train_bn`: normalisation layers
+    of frozen groups go on training. `callbacks`: instances, in every run; `callback_fns`: functions of the learner that
+    make one for each run. `path` / `model_dir`: where `save` writes. `silent`: no bars and no table. `check_finite`:
+    end a fit whose loss is NaN or infinite, see `FiniteGuard`.
 
     Raises TypeError or ValueError if something given cannot work.
     """
 
     def __init__(self, data: DataBunch, model: nn.Module, opt_func: Callable[..., torch.optim.Optimizer] = AdamW,
-                 loss_func: Callable[..., Any] | None = None, metrics: Any = None, true_wd: bool = True, bn_wd: bool = True,
-                 wd: float = 1e-2, train_bn: bool = True, path: str | Path | None = None, model_dir: str | Path = "models",
-                 callback_fns: Any = None, callbacks: Any = None, layer_groups: Sequence[nn.Module] | None = None,
+                 loss_func: Callable[..., Any] | None = None, metrics: Any = None, true_wd: bool = True,
+                 bn_wd: bool = True, wd: float = 1e-2, train_bn: bool = True, path: str | Path | None = None,
+                 model_dir: str | Path = "models", callback_fns: Any = None, callbacks: Any = None,
+                 layer_groups: Sequence[nn.Module] | None = None,
                  add_time: bool = True, silent: bool = False, check_finite: bool = True) -> None:
         if not isinstance(data, DataBunch):
             raise TypeError(f"data must be a DataBunch, not {type(data).__name__}; "
@@ -94,7 +95,7 @@ class Learner:
 
     def fit(self, epochs: int, lr: Any = DEFAULT_LR, wd: float | None = None, callbacks: Any = None,
             checkpoint: str | Path | None = None) -> None:
-        """Train for `epochs` epochs at `lr` (a number, a list with one for each layer group, or a slice: see `lr_range`).
+        """Train for `epochs` epochs at `lr` (a number, a list with one for each layer group, or a slice: `lr_range`).
 
         The optimizer and its state live on from fit to fit; lr and wd are set anew. `callbacks` are for this fit only.
         `checkpoint`: the name of a file from which this fit goes on exactly where it was cut off: see `Checkpoint`.
@@ -211,7 +212,7 @@ class Learner:
     @opt.setter
     def opt(self, opt: OptimWrapper | None) -> None:
         if not (opt is None or isinstance(opt, OptimWrapper)):
-            raise TypeError(f"learn.opt must be an OptimWrapper, not {type(opt).__name__}: OptimWrapper(opt) makes it one")
+            raise TypeError(f"learn.opt must be an OptimWrapper, not {type(opt).__name__}: OptimWrapper(opt) makes one")
         self._opt = opt
 
     @property
@@ -224,7 +225,8 @@ class Learner:
         trainable = {p for p in self.model.parameters() if p.requires_grad}
         if not trainable <= {p for group in self.layer_groups for p in group.parameters()}:
             if len(self.layer_groups) > 1:
-                raise ValueError("the layer groups leave out some of the model's parameters: cut it anew with learn.split")
+                raise ValueError("the layer groups leave out some of the model's parameters: "
+                                 "cut it anew with learn.split")
             self.layer_groups = [self.model]
         if self._opt is not None and not trainable <= {p for g in self._opt.opt.param_groups for p in g["params"]}:
             self._opt = None
@@ -232,8 +234,8 @@ class Learner:
         self.opt.wd = self.wd if wd is None else _weight_decay(wd)
 
     def lr_range(self, lr: Any) -> float | list[float]:
-        """Learning rates for the layer groups: a number stays one; `slice(a, b)` is spread from `a` for the first group to
-        `b` for the last by equal factors; `slice(b)` is `b` for the last group and `b / 10` for all others."""
+        """Learning rates for the layer groups: a number stays one; `slice(a, b)` is spread from `a` for the first group
+        to `b` for the last by equal factors; `slice(b)` is `b` for the last group and `b / 10` for all others."""
         n = len(self.layer_groups)
         if isinstance(lr, slice):
             if lr.step is not None:
@@ -261,7 +263,7 @@ class Learner:
         return self
 
     def freeze_to(self, n: int) -> None:
-        """Freeze the layer groups before the `n`-th (their normalisation layers train on with `train_bn`), free the rest."""
+        """Freeze the layer groups before the `n`-th (but with `train_bn` their normalisation layers), free the rest."""
         if n not in range(-len(self.layer_groups), len(self.layer_groups)):
             raise ValueError(f"there is no layer group {n!r}: the model has {len(self.layer_groups)}, see learn.split")
         first_free = n % len(self.layer_groups)
@@ -304,7 +306,7 @@ class Learner:
         return self._replace(MixedPrecision, None)
 
     def to_channels_last(self, on: bool = True) -> Learner:
-        """Have weights and pictures lie in memory channels last (see `ChannelsLast`), or, with False, as usual again."""
+        """Have weights and pictures lie in memory channels last (see `ChannelsLast`), or, with False, as usual."""
         self.model.to(memory_format=torch.channels_last if on else torch.contiguous_format)
         return self._replace(ChannelsLast, ChannelsLast(self) if on else None)
 
@@ -328,7 +330,7 @@ class Learner:
     # ---- inference
 
     def validate(self, dl: Any = None, callbacks: Any = None, metrics: Any = None) -> list[Any]:
-        """[loss, metric, ...] over `dl` (default: the validation data), in eval mode; nothing is recorded or changed."""
+        """[loss, metric, ...] over `dl` (default: the validation data) in eval mode; nothing is recorded or changed."""
         dl = self.data.wrap(dl) if dl is not None else self.data.valid_dl
         if dl is None:
             raise ValueError("there is no validation data: give some to the DataBunch, or pass dl=")
@@ -337,7 +339,7 @@ class Learner:
 
     def get_preds(self, ds_type: DatasetType = DatasetType.Valid, activ: Callable[[Tensor], Tensor] | None = None,
                   with_loss: bool = False) -> list[Any]:
-        """[predictions, targets], and with `with_loss` the loss of each sample, all on the CPU, in the order of the data.
+        """[predictions, targets], and with `with_loss` the loss of each sample, on the CPU, in the order of the data.
 
         `activ` turns outputs into predictions (default: what belongs to the loss function, softmax for cross-entropy).
         The training data comes in order and whole (`DatasetType.Fix`), where it is a data set of which that is known.
@@ -381,12 +383,16 @@ class Learner:
         return save_file(state, self._file(name))
 
     def load(self, name: str | Path, device: Any = None, strict: bool = True, with_opt: bool = True) -> Learner:
-        """Read what `save` wrote (or a bare state dict); only tensors and plain values are accepted. Returns the learner."""
+        """Read what `save` wrote, or a bare state dict; only tensors and plain values are accepted. Returns itself.
+
+        If anything does not fit, an error says so and nothing is loaded.
+        """
         path = self._file(name)
         state = load_file(path, self.data.device if device is None else torch.device(device))
         if not isinstance(state, dict):
             raise ValueError(f"{path} holds no weights: there is a {type(state).__name__} in it")
-        model, opt = (state["model"], state.get("opt")) if {"model"} <= set(state) <= {"model", "opt"} else (state, None)
+        ours = {"model"} <= set(state) <= {"model", "opt"}
+        model, opt = (state["model"], state.get("opt")) if ours else (state, None)
         before = copy.deepcopy(self.model.state_dict())
         try:
             self.model.load_state_dict(model, strict=strict)

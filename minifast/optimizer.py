@@ -62,6 +62,11 @@ class FusedAdam(optim.Adam):
                maximize=False)
 
 
+def _unguarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    """An optimizer's method without torch's guard around it, which imports the compiler at its first use (2 s)."""
+    return getattr(method, "__wrapped__", method)
+
+
 class OptimWrapper:
     """A torch optimizer whose hyper-parameters are set by layer group.
 
@@ -193,7 +198,7 @@ class OptimWrapper:
 
     def state_dict(self) -> dict[str, Any]:
         """The torch optimizer's state, hyper-parameters included."""
-        return self.opt.state_dict()
+        return _unguarded(type(self.opt).state_dict)(self.opt)  # type: ignore[no-any-return]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave; ValueError if it belongs to other parameters or another optimizer."""
@@ -203,7 +208,8 @@ class OptimWrapper:
         if layout(state["param_groups"]) != layout(self.opt.param_groups):
             raise ValueError(f"the saved state is not that of {self.name} over these parameters: use the same opt_func,"
                              " layer groups and freezing as when it was saved, or load with with_opt=False")
-        self.opt.load_state_dict(copy.deepcopy(state))  # torch would share the tensors with `state`
+        state = copy.deepcopy(state)  # torch would share the tensors with it
+        _unguarded(type(self.opt).load_state_dict)(self.opt, state)
 
     def __repr__(self) -> str:
         return f"OptimWrapper over {self.opt!r}"

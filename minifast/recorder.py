@@ -34,7 +34,8 @@ class Recorder(LearnerCallback):
     Per training batch: `lrs`, `moms` (of the last layer group, as that batch used them), `raw_losses` and `losses`
     (their smoothed mean, see `State.smooth_loss`). Per epoch: `train_losses` (the mean over the epoch's samples, each
     batch measured as it was trained on: the table's train_loss), `val_losses`, `metrics` (a list each), `times`
-    (seconds) and `nb_batches`. `names` are the table's columns. A value that was not computed is None, `#na#` in the table.
+    (seconds) and `nb_batches`. `names` are the table's columns. A value that was not computed is None, `#na#` in the
+    table.
 
     Losses stay on their device during an epoch and are read at its end, all in one go.
     """

@@ -186,7 +186,7 @@ def test_an_exception_keeps_nothing_alive(event):
     seen = []
 
     def fail(state):
-        names = ["last_input", "last_output", "last_loss"][:2 if event == "batch_end" else 3]  # then the loss is recorded
+        names = ["last_input", "last_output"] + ["last_loss"] * (event != "batch_end")  # then the loss is recorded
         seen.extend(weakref.ref(state[n]) for n in names if state[n] is not None)
         raise RuntimeError("it broke")
     learn = learner(At(5, **{event: fail}))

@@ -2,8 +2,8 @@
 
 Each function takes a `Job` and returns a function that trains. All of them schedule lr and momentum, take decoupled
 weight decay, record lr, momentum, loss and smoothed loss of every batch, and show a bar. Where a library has no
-recorder of its own the same four lists are filled from a hook of its own, as cheaply as that can be written: a contender
-that is slower here is not slower for lack of care.
+recorder of its own the same four lists are filled from a hook of its own, as cheaply as that can be written: who is
+slower here is not slower for lack of care.
 """
 from __future__ import annotations
 

@@ -123,11 +123,11 @@ def run(device: str, batches: int = 1_000_000, rounds: int = 3) -> list[Section]
     long = Section("Growth with the length of a run",
                    ["after batch", "µs a batch", "÷ bare", "÷ at the first", "bytes a batch"], rows,
                    [f"One epoch of {batches:,} batches of the tiny model, bar off; at each milestone {WINDOWS} stretches of "
-                    f"{WINDOW} batches in turn with the bare loop (medians; the third column, which leaves out what slows "
-                    "the machine, is compared in the fourth). The last is memory taken since the first."])
+                    f"{WINDOW} batches in turn with the bare loop, medians. The fourth column compares the third, in "
+                    "which what slows the machine cancels; the last is memory taken since the first."])
     measured = in_turn({f"{n:,}": ("growth.in_memory", (n, device)) for n in SAMPLES}, rounds, warm_up=0)
     ran = {n: r for n, r in measured.items() if not isinstance(r, str)}
-    rows = [[n, f"{median(r, 'us'):.0f}", f"{median([{'r': x['us'] / x['bare']} for x in r], 'r'):.2f}",
+    rows = [[n, f"{median(r, 'us'):.0f}", f"{statistics.median(x['us'] / x['bare'] for x in r):.2f}",
              f"{ratio(r, ran[f'{SAMPLES[0]:,}'], 'us'):.2f}", f"{r[0]['MiB']:.1f}"] for n, r in ran.items()]
     samples = Section("Growth with the samples in memory",
                       ["samples", "µs a batch", "÷ bare, batches ready", "÷ 1,000 samples", "MiB more"], rows,

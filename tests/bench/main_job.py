@@ -70,7 +70,8 @@ def warm(device: str, rounds: int = 3) -> list[Section]:
             notes += ["minifast, fastai 2: their own data pipelines; all others: torchvision's ImageFolder in a torch "
                       "DataLoader with 2 workers (whose memory is not in the last column)."]
         columns = ["", "s", "÷ minifast", "÷ hand-written", "accuracy", "peak MiB"]
-        sections.append(Section(f"Main job, warm, {what}", columns, rows, notes, {n: median(r, "s") for n, r in ran.items()}, f"s, {what}"))
+        sections.append(Section(f"Main job, warm, {what}", columns, rows, notes,
+                                {n: median(r, "s") for n, r in ran.items()}, f"s, {what}"))
     return sections
 
 

@@ -99,7 +99,8 @@ class Worker:
     def close(self) -> None:
         """End the process."""
         self.pipe.close()
-        self.process.join()
+        self.process.join(timeout=10)
+        self.process.kill()     # a contender may wait for threads of its own
 
 
 def _drain(master: int, slave: int) -> None:
@@ -116,7 +117,7 @@ def _work(pipe: Any, terminal: str, function: str, argument: Any) -> None:
         try:
             pipe.recv()
         except EOFError:
-            os._exit(0)     # at once: some contenders wait for threads of their own
+            return
         try:
             if run is None:
                 module, name = function.rsplit(".", 1)
