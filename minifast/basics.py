@@ -11,11 +11,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, optim, tensor
 
-from . import callback, callbacks, data, datasets, layers, learner, metrics, optimizer, recorder, state, stepper
+from . import (
+    callback,
+    callbacks,
+    data,
+    datasets,
+    inference,
+    layers,
+    learner,
+    metrics,
+    optimizer,
+    recorder,
+    state,
+    stepper,
+)
 from .callback import *
 from .callbacks import *
 from .data import *
 from .datasets import *
+from .inference import *
 from .layers import *
 from .learner import *
 from .metrics import *
@@ -38,5 +52,6 @@ class _OnFirstUse:
 plt, pd, models = _OnFirstUse("matplotlib.pyplot"), _OnFirstUse("pandas"), _OnFirstUse("torchvision.models")
 
 __all__ = ["np", "torch", "F", "nn", "optim", "Tensor", "tensor", "partial", "Path", "Any", "plt", "pd", "models"]
-for _module in (callback, callbacks, data, datasets, layers, learner, metrics, optimizer, recorder, state, stepper):
+for _module in (callback, callbacks, data, datasets, inference, layers, learner, metrics, optimizer, recorder, state,
+                stepper):
     __all__ += _module.__all__

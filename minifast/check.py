@@ -76,7 +76,7 @@ def check(learn: Any, epochs: int = 1) -> Report:
             with _told(report, "over-fitting one batch"):
                 _overfit(learn, x, y, epochs, report)
     with preserved(learn, learn.callbacks), _told(report, "a short run with the callbacks"):
-        callbacks = [*learn._callbacks(in_fit=False), _Few()]
+        callbacks = [*learn.taking_part(in_fit=False), _Few()]
         state = State(n_epochs=1, n_updates=len(learn.data.train_dl), pbar=Progress(1, silent=True))
         handler = CallbackHandler(callbacks, [as_metric(m) for m in learn.metrics], state)
         learn.handler = handler
@@ -131,7 +131,9 @@ def _untrained_loss(loss_func: Any, output: Any) -> float | None:
 
 def _overfit(learn: Any, x: Any, y: Any, epochs: int, report: Report) -> None:
     params = [p for p in learn.model.parameters() if p.requires_grad]
-    opt, losses, times, began = optim.Adam(params, lr=1e-2), [], [], time.perf_counter()
+    losses: list[float] = []
+    times: list[float] = []
+    opt, began = optim.Adam(params, lr=1e-2), time.perf_counter()
     while len(losses) < STEPS and time.perf_counter() - began < SECONDS:
         start = time.perf_counter()
         opt.zero_grad()

@@ -214,8 +214,10 @@ class DeviceDataLoader:
 
     def _from(self, start: int) -> Iterator[Any]:
         """A pass over a loader that knows of no positions: begun as it was begun before, and wound on to `start`."""
+        batches: Iterator[Any]
         if not start:
-            return iter(self.dl)
+            batches = iter(self.dl)
+            return batches
         with generators_kept():
             if self.begun_at:
                 set_rng_state(self.begun_at)

@@ -4,10 +4,9 @@ from __future__ import annotations
 import copy
 import math
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -31,14 +30,15 @@ from .callbacks.summary import Text, listeners_summary, model_summary
 from .check import Report, check
 from .checkpoint import load_file, preserved, save_file
 from .data import DataBunch, DatasetType
-from .layers import loss_activation, split_model, unreduced
+from .inference import ClassificationInterpretation, prediction, predictions, run_validation
+from .layers import split_model
 from .metrics import as_metric
 from .optimizer import NORM_LAYERS, AdamW, OptimWrapper
 from .progress import Progress
 from .recorder import Recorder
 from .state import State
 from .suggestion import RangeTests
-from .utils import even_mults, frames_forgotten, listify, positive_float, positive_int, to_detach
+from .utils import even_mults, frames_forgotten, listify, positive_float, positive_int
 
 __all__ = ["Learner", "fit_one_cycle", "lr_find"]
 
@@ -103,13 +103,13 @@ class Learner:
         """
         epochs = positive_int("epochs", epochs)
         self._set_opt(self.lr_range(lr), wd)
-        taking_part = self._callbacks(callbacks)
+        taking_part = self.taking_part(callbacks)
         safety: list[Callback] = [Interruption(self)]
         if self.check_finite and not any(isinstance(cb, TerminateOnNaNCallback) for cb in taking_part):
             safety.append(FiniteGuard(self))
         if checkpoint is not None:
             safety.append(Checkpoint(self, checkpoint))
-        self._run(epochs, [self.recorder, *taking_part, *safety])
+        self._run(epochs, [*taking_part, *safety])
 
     def fit_one_cycle(self, cyc_len: int, max_lr: Any = DEFAULT_LR, moms: tuple[float, float] | None = (0.95, 0.85),
                       div_factor: float = 25.0, pct_start: float = 0.3, final_div: float | None = None,
@@ -147,7 +147,7 @@ class Learner:
                     self.data = with_batch_size(self.data, one["bs"])
                 finder = LRFinder(self, start_lr, end_lr, num_it, stop_div, linear, valid_every)
                 self._set_opt(self.opt.values("lr"), one.get("wd", wd))
-                self._run(math.ceil(num_it / len(self.data.train_dl)), [*self._callbacks(in_fit=False), finder])
+                self._run(math.ceil(num_it / len(self.data.train_dl)), [*self.taking_part(in_fit=False), finder])
             found[", ".join(f"{name} {value}" for name, value in one.items())] = finder.result
         result = found if swept else finder.result
         self.lr_finder, self.recorder.range_test = finder, result
@@ -156,8 +156,16 @@ class Learner:
                   "also marks a suggestion.")
         return result
 
-    def _callbacks(self, more: Any = None, in_fit: bool = True) -> list[Callback]:
+    def taking_part(self, more: Any = None, in_fit: bool = True) -> list[Callback]:
+        """The callbacks of a run with `more` of them; outside of a fit without those that are `only_in_fit`."""
         every = [*listify(self.callbacks), *(make(self) for make in listify(self.callback_fns)), *listify(more)]
+        if in_fit:
+            every.insert(0, self.recorder)
+        for cb in every:
+            if isinstance(cb, LearnerCallback) and getattr(cb, "_learn", lambda: None)() is not self:
+                raise ValueError(f"the {type(cb).__name__} is not one of this learner: make one for it, and if the "
+                                 "class has an __init__, let that call super().__init__(learn)")
+        every = list({id(cb): cb for cb in every}.values())  # one given twice is told once
         return [cb for cb in every if in_fit or not getattr(cb, "only_in_fit", False)]
 
     def _run(self, epochs: int, callbacks: Sequence[Callback]) -> None:
@@ -314,8 +322,8 @@ class Learner:
         """Who listens to which event of a fit (with these `callbacks`), in which order."""
         before = dict(vars(self))
         try:
-            every = [self.recorder, *self._callbacks(callbacks)]
-            return listeners_summary(CallbackHandler(every, [as_metric(m) for m in listify(self.metrics)]))
+            metrics = [as_metric(m) for m in listify(self.metrics)]
+            return listeners_summary(CallbackHandler(self.taking_part(callbacks), metrics))
         finally:
             vars(self).update(before)   # making the `callback_fns` has replaced those of the last fit
 
@@ -335,7 +343,7 @@ class Learner:
         if dl is None:
             raise ValueError("there is no validation data: give some to the DataBunch, or pass dl=")
         metrics = listify(self.metrics if metrics is None else metrics)
-        return self._inference(dl, self, metrics, callbacks).last_metrics
+        return run_validation(self, dl, metrics, callbacks).last_metrics
 
     def get_preds(self, ds_type: DatasetType = DatasetType.Valid, activ: Callable[[Tensor], Tensor] | None = None,
                   with_loss: bool = False) -> list[Any]:
@@ -346,32 +354,18 @@ class Learner:
         """
         if DatasetType(ds_type) is DatasetType.Train and self.data.fix_dl is not None:
             ds_type = DatasetType.Fix
-        collect = _Collect(unreduced(self.loss_func) if with_loss else _no_loss)
-        self._inference(self.data.dl(ds_type), SimpleNamespace(model=self.model, loss_func=_no_loss), [], collect)
-        outputs, targets, losses = collect.joined()
-        preds = (activ or loss_activation(self.loss_func))(outputs)
-        return [preds, targets, losses] if with_loss else [preds, targets]
+        found = predictions(self, self.data.dl(ds_type), activ, with_loss)
+        return found[:3] if with_loss else found[:2]
 
     def predict(self, item: Any) -> tuple[Any, Tensor, Tensor]:
         """(class, index, probabilities) for one image path, PIL image or tensor (one sample, as the data set gives it).
 
         Without classes: (prediction, prediction, output)."""
-        dl = self.data.wrap([(self.data.prepare_item(item), torch.zeros(1))])
-        collect = _Collect(_no_loss)
-        self._inference(dl, SimpleNamespace(model=self.model, loss_func=_no_loss), [], collect)
-        output = collect.joined()[0]
-        pred = loss_activation(self.loss_func)(output)[0]
-        if self.data.classes is None:
-            return pred, pred, output[0]
-        return self.data.classes[int(pred.argmax())], pred.argmax(), pred
+        return prediction(self, item)
 
-    def _inference(self, dl: Any, view: Any, metrics: Sequence[Any], callbacks: Any) -> State:
-        with preserved(self, listify(self.callbacks), weights=False):
-            state = State(metrics=list(metrics), train=False, skip_validate=False, pbar=Progress(1, silent=True))
-            handler = CallbackHandler(self._callbacks(callbacks, in_fit=False), [as_metric(m) for m in metrics], state)
-            with frames_forgotten(), handler.running():
-                loop.validate(view, handler, dl)
-        return state
+    def interpret(self, ds_type: DatasetType = DatasetType.Valid) -> ClassificationInterpretation:
+        """Where this classifier is wrong: see `ClassificationInterpretation`."""
+        return ClassificationInterpretation.from_learner(self, ds_type)
 
     # ---- files
 
@@ -421,35 +415,6 @@ class Learner:
     def __repr__(self) -> str:
         n = sum(p.numel() for p in self.model.parameters())
         return f"Learner({type(self.model).__name__} with {n:,} parameters, {self.data!r})"
-
-
-class _Collect(Callback):
-    """Keeps outputs, targets and losses (by `loss_func`) of a validation, on the CPU."""
-
-    def __init__(self, loss_func: Callable[..., Tensor]) -> None:
-        self.loss_func = loss_func
-        self.kept: list[Any] = []
-
-    def on_batch_end(self, last_output: Any, last_target: Any) -> None:
-        losses = self.loss_func(last_output, *listify(last_target))  # here, where a loss with weights has them
-        self.kept.append(to_detach((last_output, last_target, losses)))
-
-    def joined(self) -> Any:
-        if not self.kept:
-            raise ValueError("there is not one batch to predict on")
-        return _cat(self.kept)
-
-
-def _cat(batches: list[Any]) -> Any:
-    if isinstance(batches[0], Mapping):
-        return {k: _cat([batch[k] for batch in batches]) for k in batches[0]}
-    if isinstance(batches[0], (list, tuple)):
-        return [_cat(list(part)) for part in zip(*batches, strict=True)]
-    return torch.cat(batches) if batches[0].ndim else torch.stack(batches)
-
-
-def _no_loss(*args: Any) -> Tensor:
-    return torch.zeros(())
 
 
 def _weight_decay(wd: Any) -> float:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_lr", "plot_range_test", "plot_losses", "plot_metrics", "show", "close"]
+__all__ = ["plot_lr", "plot_range_test", "plot_losses", "plot_metrics", "plot_matrix", "show",
+           "finished"]
 
 WITHOUT_WINDOWS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 PER_ROW = 3  # metrics beside each other: three fill a notebook's width
@@ -116,10 +117,28 @@ def show(figure: Figure) -> None:
         plt.show()
 
 
-def close(figure: Figure) -> None:
-    """Leave a figure made here to whoever holds it: a notebook would otherwise also show it by itself."""
+def finished(figure: Figure, ax: Any, return_fig: bool) -> Figure | None:
+    """A figure made here is shown, or returned to whoever asked for it; axes of the caller's (`ax`) are theirs to show."""
     import matplotlib.pyplot as plt
-    plt.close(figure)
+    if ax is None and return_fig:
+        plt.close(figure)  # or a notebook shows it by itself, too
+    elif ax is None:
+        show(figure)
+    return figure if return_fig else None
+
+
+def plot_matrix(counts: Any, names: Sequence[str], x: str, y: str, ax: Any = None) -> Axes:
+    """Draw a square matrix of counts (rows downwards) with the number in each cell; returns the axes."""
+    [axis] = _axes(1, ax)
+    axis.imshow(counts, cmap="Blues")
+    for i, row in enumerate(counts):
+        for j, n in enumerate(row):
+            axis.text(j, i, str(n), ha="center", va="center", color="white" if n > np.max(counts) / 2 else "black")
+    axis.set_xticks(range(len(names)), names, rotation=90 if len(names) > 10 else 0)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    return axis
 
 
 def _numbers(values: Iterable[Any]) -> np.ndarray[Any, np.dtype[np.float64]]:

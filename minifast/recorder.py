@@ -190,7 +190,7 @@ class Recorder(LearnerCallback):
         import pandas as pd
 
         rows = zip(self.train_losses, self.val_losses, self.metrics, self.times, strict=True)
-        data = [[i, t, v, *m, *([s] if self.add_time else [])] for i, (t, v, m, s) in enumerate(rows)]
+        data = [[i, t, v, *m, *([s] if self.add_time else [])] for i, (t, v, m, s) in enumerate(rows, self.first_epoch)]
         return pd.DataFrame(data, columns=self.names or None)
 
     # plots
@@ -215,14 +215,14 @@ class Recorder(LearnerCallback):
                 self.min_grad_lr = steepest(drawn.lrs, drawn.losses).lr
         if suggestion:
             print(result)
-        return self._shown([axis], ax, return_fig)
+        return plots.finished(axis.figure, ax, return_fig)
 
     def plot_lr(self, show_moms: bool = False, skip_start: int = 0, skip_end: int = 0, ax: Any = None,
                 return_fig: bool = False) -> Any:
         """Learning rate, and with `show_moms` momentum (`ax` then holds two axes), of each training batch."""
         kept = slice(skip_start, max(0, len(self.lrs) - skip_end))
         axes = plots.plot_lr(self.lrs[kept], self.moms[kept] if show_moms else None, start=skip_start, ax=ax)
-        return self._shown(axes, ax, return_fig)
+        return plots.finished(axes[0].figure, ax, return_fig)
 
     def plot_losses(self, skip_start: int = 0, skip_end: int = 0, ax: Any = None, return_fig: bool = False) -> Any:
         """Training loss of each batch (smoothed, its own faintly behind it) and validation loss of each epoch."""
@@ -231,7 +231,7 @@ class Recorder(LearnerCallback):
         valid = [(i, v) for i, v in zip(at, self.val_losses, strict=True) if skip_start < i <= end]
         axis = plots.plot_losses(self.losses[skip_start:end], [i for i, _ in valid], [v for _, v in valid],
                                  raw=self.raw_losses[skip_start:end], start=skip_start, ax=ax)
-        return self._shown([axis], ax, return_fig)
+        return plots.finished(axis.figure, ax, return_fig)
 
     def plot_metrics(self, skip_start: int = 0, skip_end: int = 0, ax: Any = None, return_fig: bool = False) -> Any:
         """Each metric over the epochs, in axes of its own; `skip_start` and `skip_end` are counted in batches."""
@@ -240,15 +240,7 @@ class Recorder(LearnerCallback):
         rows = [(i, m) for i, m in zip(at, self.metrics, strict=True) if skip_start < i <= end]
         names = self.names[3:len(self.names) - self.add_time]
         axes = plots.plot_metrics(names, [m for _, m in rows], [i for i, _ in rows], ax=ax)
-        return self._shown(axes, ax, return_fig)
-
-    @staticmethod
-    def _shown(axes: list[Any], ax: Any, return_fig: bool) -> Any:
-        """A figure made here is shown, or returned to whoever asked for it; axes of the caller's are theirs to show."""
-        figure = axes[0].figure
-        if ax is None:
-            (plots.close if return_fig else plots.show)(figure)
-        return figure if return_fig else None
+        return plots.finished(axes[0].figure, ax, return_fig)
 
 
 def _cell(value: Any) -> str:

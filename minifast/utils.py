@@ -164,12 +164,13 @@ def smoothed(mean: Tensor | None, loss: Tensor, i: int) -> Tensor:
 
 def rng_state(cuda: bool = True) -> dict[str, Any]:
     """The state of the global random generators: torch (CPU, and with `cuda` every GPU in use), numpy, python."""
-    in_use = cuda and torch.cuda.is_available() and torch.cuda.is_initialized()
-    name, keys, *rest = np.random.get_state()
+    in_use = cuda and torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    numpys: Any = np.random.get_state()
+    name, keys, *rest = numpys
     version, words, gauss = random.getstate()
     return {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if in_use else [],
             # tensors, because torch.save takes a hundred times as long for lists of numbers
-            "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),  # type: ignore[union-attr]
+            "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
             "python": (version, torch.tensor(words), gauss)}
 
 

@@ -18,7 +18,7 @@ RANKS = {
     # within the callbacks: what a family stands on, then the families
     "callbacks.scheduler": 10, "callbacks.hooks": 10, "callbacks.checkpoint": 10, "callbacks.schedules": 10.1,
     "callbacks.one_cycle_forms": 10.1, "callbacks.*": 10.2, "callbacks": 10.3,
-    "check": 10.5, "learner": 11, "basics": 11.5, "": 11.6,
+    "check": 10.5, "inference": 10.5, "learner": 11, "basics": 11.5, "": 11.6,
     "vision.image": 12, "vision.transform": 12, "vision.data": 12.1, "vision.*": 12.2, "vision": 12.3,
     "__main__": 13, "fakes": 13,
     "bundled.build_mnist_sample": 13,

@@ -284,6 +284,15 @@ def test_the_same_callback_twice_in_two_fits():
         assert counts.n == 2 * epochs
 
 
+def test_a_callback_given_twice_is_told_once():
+    log = []
+    learn = fake_learner()
+    cb = Tells(learn, log, "one")
+    learn.callbacks = [cb, learn.recorder]
+    learn.fit(1, callbacks=[cb])
+    assert log == ["one"] and len(learn.recorder.lrs) == 2
+
+
 def test_a_schedule_can_be_a_callback_of_the_learner():
     learn = fake_learner(train_length=50, callback_fns=partial(OneCycleScheduler, lr_max=0.1))
     learn.fit(1, 1e-5)

@@ -275,6 +275,16 @@ def test_to_frame():
     assert all(0 < t < 10 for t in frame["time"])
 
 
+def test_epochs_are_numbered_as_they_are_printed(capsys):
+    class Later(Callback):
+        def on_train_begin(self): return {"epoch": 2}
+
+    learn = fake_learner(silent=False)
+    learn.fit(4, callbacks=Later())
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["epoch", "2", "3"]
+    assert learn.recorder.to_frame()["epoch"].tolist() == [2, 3] and learn.recorder.nb_batches == [2, 2]
+
+
 def test_to_frame_says_nan_where_the_table_says_na():
     learn = fake_learner(valid_length=0, metrics=accuracy)
     learn.fit(1)

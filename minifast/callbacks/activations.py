@@ -69,6 +69,4 @@ class ActivationStats(HookCallback):
             axis.set_xlabel("Batches processed")
             axis.set_ylabel(f"{name} of activations")
         axes[-1].legend(frameon=False)
-        if ax is None:
-            (plots.close if return_fig else plots.show)(axes[0].figure)
-        return axes[0].figure if return_fig else None
+        return plots.finished(axes[0].figure, ax, return_fig)

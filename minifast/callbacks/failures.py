@@ -193,7 +193,8 @@ class _Probe(Callback):
         for t in tensors_in(output):
             self._see(f"the output of layer {name}", t)
             if t.requires_grad:
-                t.register_hook(lambda grad: self._see(f"the gradient of the output of layer {name}", grad))
+                t.register_hook(  # type: ignore[no-untyped-call]
+                    lambda grad: self._see(f"the gradient of the output of layer {name}", grad))
 
     def _see(self, what: str, t: Tensor) -> None:
         if not self.found and t.is_floating_point() and not bool(t.isfinite().all()):

@@ -87,10 +87,7 @@ class ScheduleCallback(LearnerCallback):
         table = self.preview(n_epochs)
         lrs, moms = (table[name].reshape(len(table[name]), -1)[:, -1] for name in ("lr", "mom"))
         axes = plots.plot_lr(lrs, moms if np.ptp(moms) else None, ax=ax)
-        figure: Any = axes[0].figure
-        if ax is None and not return_fig:
-            plots.show(figure)
-        return figure if return_fig else None
+        return plots.finished(axes[0].figure, ax, return_fig)
 
     def _planned(self, n_updates: int, n_epochs: int) -> tuple[Plan, int]:
         if self.start_epoch >= n_epochs:

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import plots
 from ..callback import LearnerCallback
 
 __all__ = ["ShowGraph"]
@@ -21,7 +20,7 @@ class ShowGraph(LearnerCallback):
         import matplotlib.pyplot as plt
         if self.figure is None:
             self.figure = plt.figure(figsize=(6.4, 4), layout="constrained")
-            plots.close(self.figure)    # the bars show it; the notebook would show it once more
+            plt.close(self.figure)  # the bars show it; the notebook would show it once more
         self.figure.clear()
         self.learn.recorder.plot_losses(ax=self.figure.add_subplot())
         pbar.graph(self.figure)
