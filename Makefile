@@ -4,9 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 OUT    ?= out
+BENCH  := .venv-bench
+PART   ?= all
+DEVICE ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help train test fast torture lint types nbs clean
+.PHONY: help train test fast torture lint types nbs bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,6 +45,18 @@ types: $(READY)  ## strict types
 nbs: $(READY)  ## run the notebooks and write their outputs into them
 	$(BIN)/python nbs/run.py
 
+# beside the packages pinned there, the peers get the very versions that minifast is tested with
+$(BENCH)/.ready: $(READY) tests/bench/requirements.txt
+	@echo "making $(BENCH) (once; a few minutes)"
+	$(PYTHON) -m venv $(BENCH)
+	$(BIN)/python -m pip freeze --exclude-editable > $(BENCH)/constraints.txt
+	$(BENCH)/bin/python -m pip install --quiet --requirement tests/bench/requirements.txt \
+	    --constraint $(BENCH)/constraints.txt --editable .
+	@touch $@
+
+bench: $(BENCH)/.ready  ## minifast beside its peers (20 minutes); PART=overhead,imports,... and DEVICE=cuda choose
+	$(BENCH)/bin/python tests/bench --part $(PART) --device $(DEVICE)
+
 clean:  ## remove the environment, the outputs and the caches
-	rm -rf $(VENV) $(OUT) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(BENCH) $(OUT) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -118,7 +118,7 @@ def show(figure: Figure) -> None:
 
 
 def finished(figure: Figure, ax: Any, return_fig: bool) -> Figure | None:
-    """A figure made here is shown, or returned to whoever asked for it; axes of the caller's (`ax`) are theirs to show."""
+    """Show a figure made here, or return it to whoever asked for it; axes of the caller's (`ax`) are theirs to show."""
     import matplotlib.pyplot as plt
     if ax is None and return_fig:
         plt.close(figure)  # or a notebook shows it by itself, too

@@ -54,7 +54,7 @@ def sample() -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def warm(device: str, rounds: int = 3) -> list[Section]:
+def warm(device: str, rounds: int = 2) -> list[Section]:
     """Seconds from the folder of pictures to the last validation, and from ready batches."""
     path, sections = sample(), []
     for in_memory, what in ((False, "from PNG files"), (True, "same batches in memory")):
@@ -93,16 +93,16 @@ def one_process(argument: tuple[str, str]) -> Any:
     return turn
 
 
-def cold(device: str, rounds: int = 3) -> list[Section]:
+def cold(device: str, rounds: int = 2) -> list[Section]:
     """Seconds of a whole new process: imports, pictures, two epochs, the printed table."""
     path = sample()
     code = "import main_job; print(main_job.job({0!r}, {1!r}, {2!r})())"
-    measured = in_turn({n: ("main_job.one_process", (code.format(n, path, device), n)) for n in names()}, rounds)
+    measured = in_turn({n: ("main_job.one_process", (code.format(n, path, device), n)) for n in names()}, rounds, warm_up=0)
     return [_processes("Main job, cold", measured, "s, new process", [
         f"A new process each, from `python` to the printed table; medians of {rounds} rounds in turn."])]
 
 
-def imports(device: str, rounds: int = 5) -> list[Section]:
+def imports(device: str, rounds: int = 3) -> list[Section]:
     """Seconds and memory of `import`, a new process each."""
     measured = in_turn({n: ("main_job.one_process", (code, n)) for n, code in IMPORTS.items()}, rounds)
     section = _processes("Imports", measured, "s to import", [
