@@ -67,8 +67,8 @@ def test_golden_order_of_a_metric():
     metric = Log(epoch_end=lambda **kw: {"last_metrics": [0.0, 1.0]})
     learn, handler = a_run(metrics=[metric])
     loop.fit(learn, handler)
-    assert metric.log == ["train_begin 0 0 0 train", "epoch_begin 0 2 2 valid", *valid(0, 2, 2), "epoch_end 0 2 2 valid",
-                          "train_end 1 0 2 train"]
+    assert metric.log == ["train_begin 0 0 0 train", "epoch_begin 0 2 2 valid", *valid(0, 2, 2),
+                          "epoch_end 0 2 2 valid", "train_end 1 0 2 train"]
 
 
 def test_stop_epoch_ends_the_pass_but_not_the_epoch():
@@ -110,7 +110,8 @@ def test_an_exception_ends_the_run_with_its_figures():
     with pytest.raises(TypeError, match=r"answered 1.0") as e:
         loop.fit(*a_run(callbacks=[log]))
     assert log.log[-1] == "train_end 0 0 0 train"
-    assert "in epoch 0, iteration 0; input float32 (3, 2), output float32 (3, 1), target float32 (3, 1)" in e.value.__notes__
+    where = "in epoch 0, iteration 0; input float32 (3, 2), output float32 (3, 1), target float32 (3, 1)"
+    assert where in e.value.__notes__
 
 
 def test_the_state_lets_the_batch_go():

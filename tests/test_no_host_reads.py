@@ -1,0 +1,49 @@
+"""What a fit reads from the device: as much for a long epoch as for a short one."""
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from minifast.fakes import fake_learner
+from minifast.metrics import accuracy, rmse
+
+
+class Reads(TorchDispatchMode):
+    """Counts the times that a value is read on the host, which would make a GPU's queue run dry."""
+
+    n = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.n += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def reads(fit, batches, **kwargs):
+    learn = fake_learner(train_length=5 * batches, valid_length=5 * batches, **kwargs)
+    with Reads() as counted:
+        fit(learn)
+    assert len(learn.recorder.lrs) == 2 * batches
+    return counted.n
+
+
+def test_the_number_does_not_grow_with_the_number_of_batches():
+    def fit(learn): learn.fit(2, 1e-3)
+    def one_cycle(learn): learn.fit_one_cycle(2, 1e-3)
+
+    for run in (fit, one_cycle):
+        for metrics in ([], [accuracy]):
+            assert reads(run, 10, metrics=metrics) == reads(run, 300, metrics=metrics) < 20
+
+
+def test_a_read_in_a_batch_is_counted():
+    def fit(learn):
+        loss_func = learn.loss_func
+        learn.loss_func = lambda output, target: loss_func(output, target) * (1 + 0 * output.detach().sum().item())
+        learn.fit(2, 1e-3)
+
+    assert reads(fit, 20) >= reads(fit, 10) + 20
+
+
+def test_metrics_over_the_whole_set_read_once_too():
+    def fit(learn): learn.fit(2, 1e-3)
+
+    def score(output, target): return rmse(output[:, 0], target.float())
+    assert reads(fit, 10, metrics=[score]) == reads(fit, 100, metrics=[score])
