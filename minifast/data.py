@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from .utils import listify, positive_int, rng_state, set_rng_state, shape_of, to_detach, to_device
+from .utils import as_path, did_you_mean, listify, positive_int, rng_state, set_rng_state, shape_of, to_detach, to_device
 
 __all__ = ["DatasetType", "TensorLoader", "ItemLoader", "DeviceDataLoader", "DataBunch", "default_device"]
 
@@ -27,6 +27,12 @@ class DatasetType(Enum):
 
     Train, Valid, Test, Fix = "train", "valid", "test", "fix"
 
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        names = [kind.value for kind in cls]
+        raise ValueError(f"there is no {value!r} data; there can be {', '.join(names)}."
+                         + did_you_mean(str(value), names))
+
 
 def default_device() -> torch.device:
     """The current GPU if there is one, else the CPU."""
@@ -35,17 +41,18 @@ def default_device() -> torch.device:
 
 def resolved(device: torch.device | str | int) -> torch.device:
     """The device as tensors name theirs: `cuda` is `cuda:0`, so that the two compare equal."""
-    device = torch.device(device)
-    return device if device.type == "cpu" else torch.empty(0, device=device).device
+    try:
+        device = torch.device(device)
+        return device if device.type == "cpu" else torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as e:  # torch's ways to say that there is none
+        raise ValueError(f"the device {device!r} cannot be used; on every machine there is 'cpu'. {e}") from e
 
 
 def settled(seed: int | None) -> int:
     """The seed, if it is one; in place of None, one drawn from torch's global generator."""
     if seed is None:
         return int(torch.randint(2**62, ()))
-    if isinstance(seed, bool) or not hasattr(seed, "__index__") or seed < 0:
-        raise ValueError(f"seed must be a whole number of at least 0, not {seed!r}")
-    return int(seed)
+    return positive_int("seed", seed, or_zero=True)
 
 
 class Loader:
@@ -100,6 +107,9 @@ class TensorLoader(Loader):
                  seed: int | None = None, dataset: Any = None) -> None:
         if not isinstance(x, Tensor) or not isinstance(y, Tensor):
             raise TypeError(f"x and y must be tensors, not {type(x).__name__} and {type(y).__name__}")
+        if not x.ndim or not y.ndim:
+            raise ValueError(f"x and y must have a row for each sample, not the shapes {tuple(x.shape)} and "
+                             f"{tuple(y.shape)}")
         if len(x) != len(y):
             raise ValueError(f"x has {len(x)} samples and y has {len(y)}")
         super().__init__(len(x), bs, shuffle, drop_last, seed)
@@ -129,7 +139,8 @@ class ItemLoader(Loader):
             raise TypeError(f"a {type(dataset).__name__} cannot be indexed (that takes __len__ and __getitem__); what "
                             "comes as a stream of batches goes to DataBunch(train_dl, valid_dl)")
         super().__init__(len(dataset), bs, shuffle, drop_last, seed)
-        self.dataset, self.num_workers, self.collate_fn = dataset, num_workers, collate_fn
+        self.dataset, self.collate_fn = dataset, collate_fn
+        self.num_workers = positive_int("num_workers", num_workers, or_zero=True)
 
     def _batches(self, gen: torch.Generator, start: int) -> Iterator[Batch]:
         order = torch.randperm(self.n, generator=gen) if self.shuffle else torch.arange(self.n)
@@ -290,7 +301,9 @@ class DataBunch:
         self.train_dl: DeviceDataLoader = self.wrap(train_dl)
         self.valid_dl, self.test_dl, self.fix_dl = (None if dl is None else self.wrap(dl)
                                                     for dl in (valid_dl, test_dl, fix_dl))
-        self.path, self.loss_func = Path(path), loss_func
+        self.path, self.loss_func = as_path("path", path), loss_func
+        if isinstance(classes, (str, bytes)) or not isinstance(classes, Iterable | None):
+            raise TypeError(f"classes must be a list of names, not {classes!r}")
         self.classes = None if classes is None else list(classes)
         if _length(self.train_dl) == 0:
             raise ValueError("the training data is empty: there is not one batch to train on")
@@ -313,7 +326,8 @@ class DataBunch:
                 return TensorLoader(*dataset.tensors, bs, train, train and drop_last, seed, dataset)
             return ItemLoader(dataset, bs, train, train and drop_last, seed, num_workers, collate_fn)
 
-        valid, test, fix = (None if ds is None else dl(ds, val_bs or bs) for ds in (valid_ds, test_ds, train_ds))
+        valid, test, fix = (None if ds is None else dl(ds, bs if val_bs is None else val_bs)
+                            for ds in (valid_ds, test_ds, train_ds))
         return cls(filled(dl(train_ds, bs, train=True)), valid, test, device, path, loss_func, classes, fix)
 
     def wrap(self, dl: Any) -> DeviceDataLoader:

@@ -16,6 +16,8 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .utils import as_path
+
 __all__ = ["URLs", "untar_data", "data_folder"]
 
 
@@ -63,12 +65,14 @@ def untar_data(url: str, dest: Path | str | None = None, force_download: bool = 
     The folder appears whole or not at all, whatever breaks off and however many ask at once. ConnectionError if the
     archive cannot be had, ValueError if it is not what it should be, OSError if it cannot be unpacked where it should.
     """
+    if not isinstance(url, str):
+        raise TypeError(f"url must be a string, such as URLs.MNIST_SAMPLE, not {url!r}")
     name = url.rstrip("/").rsplit("/", 1)[-1]
     for suffix in SUFFIXES:
         name = name.removesuffix(suffix)
     if name in ("", ".", ".."):
         raise ValueError(f"{url!r} does not end in the name of a data set")
-    folder = data_folder() if dest is None else Path(dest).expanduser()
+    folder = data_folder() if dest is None else as_path("dest", dest).expanduser()
     target = folder / name
     for place in [target] if dest is not None else [Path.cwd() / "data" / name, target]:
         if _has_data(place) and not force_download:

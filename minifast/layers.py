@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .utils import batch_length
+from .utils import batch_length, check_callable, listify, number, positive_int
 
 __all__ = ["Lambda", "Flatten", "AdaptiveConcatPool2d", "PoolFlatten", "conv_layer", "simple_cnn",
            "CrossEntropyFlat", "LabelSmoothingCrossEntropy", "MSELossFlat", "BCEWithLogitsFlat", "loss_activation",
@@ -25,6 +25,7 @@ class Lambda(nn.Module):
 
     def __init__(self, func: Callable[[Any], Any]) -> None:
         super().__init__()
+        check_callable("the function of a Lambda", func)
         self.func = func
 
     def forward(self, x: Any) -> Any:
@@ -47,7 +48,9 @@ class AdaptiveConcatPool2d(nn.Module):
 
     def __init__(self, sz: int | tuple[int, int] | None = None) -> None:
         super().__init__()
-        self.sz = sz or 1
+        self.sz = 1 if sz is None else sz
+        for n in listify(self.sz):
+            positive_int("sz", n)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([F.adaptive_max_pool2d(x, self.sz), F.adaptive_avg_pool2d(x, self.sz)], dim=1)
@@ -64,6 +67,11 @@ def conv_layer(ni: int, nf: int, ks: int = 3, stride: int = 1, padding: int | No
 
     `padding` None keeps the size at stride 1 and odd `ks`; `bias` None is a bias exactly if there is no normalization.
     """
+    for name, given in (("ni", ni), ("nf", nf), ("ks", ks), ("stride", stride)):
+        for number_of in listify(given):
+            positive_int(name, number_of)
+    if norm_type is not None:
+        check_callable("norm_type", norm_type)
     has_bias = norm_type is None if bias is None else bias
     conv = nn.Conv2d(ni, nf, ks, stride, padding=(ks - 1) // 2 if padding is None else padding, bias=has_bias)
     nn.init.kaiming_normal_(conv.weight)
@@ -80,6 +88,8 @@ def simple_cnn(actns: Sequence[int], kernel_szs: Sequence[int] | None = None, st
     Kernels are 3 and strides 2 unless given, one for each convolution (ValueError otherwise). `bn`: batch normalization
     after all but the last. (n, actns[0], h, w) to (n, actns[-1]); the outputs pass a ReLU, so none is negative.
     """
+    if not isinstance(actns, (list, tuple)):
+        raise TypeError(f"simple_cnn needs a list of channels, such as (3, 16, 16, 2), not {actns!r}")
     n = len(actns) - 1
     if n < 1:
         raise ValueError(f"simple_cnn needs the channels of its input and of at least one layer, not {list(actns)}")
@@ -129,6 +139,8 @@ class LabelSmoothingCrossEntropy(CrossEntropyFlat):
     """Cross entropy with the share `eps` of each target spread over all classes (arXiv 1512.00567, section 7)."""
 
     def __init__(self, eps: float = 0.1, reduction: str = "mean") -> None:
+        if not 0 <= number("eps", eps) <= 1:
+            raise ValueError(f"eps is a share of each target, from 0 to 1, not {eps}")
         super().__init__(label_smoothing=eps, reduction=reduction)
 
 

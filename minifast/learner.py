@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
@@ -29,7 +28,7 @@ from .callbacks.scheduler import ParamScheduler
 from .callbacks.summary import Text, listeners_summary, model_summary
 from .check import Report, check
 from .checkpoint import load_file, preserved, save_file
-from .data import DataBunch, DatasetType
+from .data import DataBunch, DatasetType, resolved
 from .inference import ClassificationInterpretation, prediction, predictions, run_validation
 from .layers import split_model
 from .metrics import as_metric
@@ -38,7 +37,7 @@ from .progress import Progress
 from .recorder import Recorder
 from .state import State
 from .suggestion import RangeTests
-from .utils import even_mults, frames_forgotten, listify, positive_float, positive_int
+from .utils import as_path, even_mults, file_name, frames_forgotten, listify, positive_float, positive_int
 
 __all__ = ["Learner", "fit_one_cycle", "lr_find"]
 
@@ -79,12 +78,14 @@ class Learner:
         self.metrics = listify(metrics)
         for metric in self.metrics:
             as_metric(metric)  # a wrong one is named here, not in the middle of a run
-        self.path, self.model_dir = Path(path or data.path), Path(model_dir)
+        self.path, self.model_dir = as_path("path", path or data.path), as_path("model_dir", model_dir)
         self.callbacks, self.callback_fns = listify(callbacks), listify(callback_fns)
         for name, given in (("loss_func", self.loss_func), ("opt_func", opt_func),
                             *(("callback_fns", make) for make in self.callback_fns)):
             _check_function(name, given)
         self.layer_groups = listify(layer_groups) or [model]
+        if odd := [g for g in self.layer_groups if not isinstance(g, nn.Module)]:
+            raise TypeError(f"layer_groups must be modules, not {odd[0]!r}; learn.split makes them")
         self.silent, self.check_finite = silent, check_finite
         self._opt: OptimWrapper | None = None
         self.recorder = Recorder(self, add_time)
@@ -138,6 +139,9 @@ class Learner:
         combination, all from the same weights and with the samples in the same order. Callbacks take part, but for
         those that log, save or watch (`only_in_fit`).
         """
+        for name, given in (("wds", wds), ("bss", bss)):
+            if isinstance(given, (str, bytes)) or not hasattr(given, "__len__"):
+                raise TypeError(f"{name} must be a list of values to compare, not {given!r}")
         swept = {name: values for name, values in (("wd", wds), ("bs", bss)) if len(values)}
         found = RangeTests()
         for combination in product(*swept.values()):  # one, of nothing, without a sweep
@@ -147,7 +151,7 @@ class Learner:
                     self.data = with_batch_size(self.data, one["bs"])
                 finder = LRFinder(self, start_lr, end_lr, num_it, stop_div, linear, valid_every)
                 self._set_opt(self.opt.values("lr"), one.get("wd", wd))
-                self._run(math.ceil(num_it / len(self.data.train_dl)), [*self.taking_part(in_fit=False), finder])
+                self._run(-(-num_it // len(self.data.train_dl)), [*self.taking_part(in_fit=False), finder])
             found[", ".join(f"{name} {value}" for name, value in one.items())] = finder.result
         result = found if swept else finder.result
         self.lr_finder, self.recorder.range_test = finder, result
@@ -194,7 +198,7 @@ class Learner:
         lrs = [lr * rec.lrs[-1] / opt.lr for lr in opt.values("lr")]
         if not lrs[-1] > 0:
             raise ValueError("there is nothing to anneal: the last batch used a learning rate of 0")
-        curves = {"lr": schedules.cosine(lrs if len(lrs) > 1 else lrs[0])}
+        curves: dict[str, Any] = {"lr": schedules.cosine(lrs if len(lrs) > 1 else lrs[0])}
         if opt.mom:
             curves["mom"] = schedules.cosine(rec.moms[-1], rec.moms[0])
         annealing = ParamScheduler(self, **curves)
@@ -253,7 +257,7 @@ class Learner:
             if lr.start is None:
                 return [stop / 10] * (n - 1) + [stop]
             return even_mults(positive_float("the learning rate", lr.start), stop, n)
-        if isinstance(lr, (list, tuple)) or getattr(lr, "ndim", 0):
+        if isinstance(lr, (list, tuple)) or bool(getattr(lr, "ndim", 0)):
             if len(lr) != n:
                 raise ValueError(f"lr={lr} has {len(lr)} values for {n} layer group{'s' * (n > 1)}")
             return [positive_float("the learning rate", x) for x in lr]
@@ -382,7 +386,7 @@ class Learner:
         If anything does not fit, an error says so and nothing is loaded.
         """
         path = self._file(name)
-        state = load_file(path, self.data.device if device is None else torch.device(device))
+        state = load_file(path, self.data.device if device is None else resolved(device))
         if not isinstance(state, dict):
             raise ValueError(f"{path} holds no weights: there is a {type(state).__name__} in it")
         ours = {"model"} <= set(state) <= {"model", "opt"}
@@ -399,9 +403,7 @@ class Learner:
         return self
 
     def _file(self, name: str | Path) -> Path:
-        if not isinstance(name, (str, Path)) or not str(name):
-            raise ValueError(f"a file needs a name, not {name!r}")
-        return self.path / self.model_dir / f"{name}.pth"
+        return self.path / self.model_dir / f"{file_name('a file', name)}.pth"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Learner:
         """A learner of its own, known to its own callbacks: left alone, the copies would follow the old one."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .callback import Callback
 from .state import Update
-from .utils import batch_length, camel2snake, listify, positive_int, to_detach, weighted_mean
+from .utils import batch_length, camel2snake, check_callable, listify, positive_int, to_detach, weighted_mean
 
 __all__ = ["accuracy", "error_rate", "accuracy_thresh", "top_k_accuracy", "dice", "fbeta", "mean_absolute_error", "mae",
            "mean_squared_error", "mse", "root_mean_squared_error", "rmse", "mean_squared_logarithmic_error", "msle",
@@ -189,6 +189,7 @@ class AverageMetric(Callback):
     """
 
     def __init__(self, func: Callable[..., Any]) -> None:
+        check_callable("a metric", func)
         self.func, self.name = func, metric_name(func)
         self.batches: list[tuple[Any, Any]] = []
 

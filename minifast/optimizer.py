@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
-from .utils import did_you_mean, listify
+from .utils import did_you_mean, listify, number
 
 __all__ = ["OptimWrapper", "AdamW", "FusedAdam", "NORM_LAYERS"]
 
 NORM_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm,
                nn.modules.instancenorm._InstanceNorm)
+BELOW = {"lr": float("inf"), "mom": 1.0, "beta": 1.0, "wd": float("inf")}
 
 
 def AdamW(params: Any, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.99), **kwargs: Any) -> optim.Adam:
@@ -26,6 +27,17 @@ def AdamW(params: Any, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.99
     kinds = {(p.device.type, p.dtype) for g in groups for p in (g["params"] if isinstance(g, dict) else [g])}
     fused = kinds <= {("cpu", torch.float32)} or kinds <= {("cuda", torch.float32)}
     return FusedAdam(groups, lr, betas) if fused and not kwargs else optim.Adam(groups, lr, betas, **kwargs)
+
+
+def check_value(name: str, value: Any) -> None:
+    """A named error (TypeError or ValueError) for what lr, mom, beta or wd cannot be; other names are the optimizer's
+    affair. `value`: a number, or several for the layer groups."""
+    if name not in BELOW:
+        return
+    for v in listify(value.tolist() if hasattr(value, "tolist") else value):
+        if not 0 <= number(name, v) < BELOW[name]:
+            raise ValueError(f"{name} must be {'finite and ' if BELOW[name] > 1 else ''}at least 0"
+                             f"{'' if BELOW[name] > 1 else ' and below 1'}, not {v}")
 
 
 class FusedAdam(optim.Adam):
@@ -170,6 +182,10 @@ class OptimWrapper:
             if name == "wd":
                 self._hand_on_decay(g, v)
 
+    def _checked(self, name: str, value: Any) -> None:
+        check_value(name, value)
+        self.set(name, value)
+
     def _hand_on_decay(self, g: dict[str, Any], wd: float) -> None:
         if self.decays_itself:
             g["decoupled_weight_decay"] = self.true_wd
@@ -191,10 +207,10 @@ class OptimWrapper:
         value = self.opt.param_groups[-1][key]
         return value if i is None else value[i]
 
-    lr = property(lambda self: self._last("lr"), lambda self, v: self.set("lr", v), doc="Learning rate.")
-    mom = property(lambda self: self._last("mom"), lambda self, v: self.set("mom", v), doc="Momentum, or None.")
-    beta = property(lambda self: self._last("beta"), lambda self, v: self.set("beta", v), doc="Second beta, or alpha.")
-    wd = property(lambda self: self._last("wd"), lambda self, v: self.set("wd", v), doc="Weight decay.")
+    lr = property(lambda self: self._last("lr"), lambda self, v: self._checked("lr", v), doc="Learning rate.")
+    mom = property(lambda self: self._last("mom"), lambda self, v: self._checked("mom", v), doc="Momentum, or None.")
+    beta = property(lambda self: self._last("beta"), lambda self, v: self._checked("beta", v), doc="Second beta, or alpha.")
+    wd = property(lambda self: self._last("wd"), lambda self, v: self._checked("wd", v), doc="Weight decay.")
 
     def state_dict(self) -> dict[str, Any]:
         """The torch optimizer's state, hyper-parameters included."""

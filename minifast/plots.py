@@ -117,7 +117,7 @@ def show(figure: Figure) -> None:
         plt.show()
 
 
-def finished(figure: Figure, ax: Any, return_fig: bool) -> Figure | None:
+def finished(figure: Any, ax: Any, return_fig: bool) -> Figure | None:
     """Show a figure made here, or return it to whoever asked for it; axes of the caller's (`ax`) are theirs to show."""
     import matplotlib.pyplot as plt
     if ax is None and return_fig:

@@ -126,6 +126,16 @@ def test_more_batches_than_a_chunk():
     assert learn.recorder.train_losses[0] == pytest.approx(np.mean(learn.witness.losses))
 
 
+def test_a_long_epoch_keeps_few_tensors_alive():
+    kept = []
+
+    class Looks(LearnerCallback):
+        def on_batch_end(self): kept.append(len(self.learn.recorder._chunk) + len(self.learn.recorder._pending))
+
+    fake_learner(train_length=600, batch_size=1, valid_length=0, callback_fns=Looks).fit(1)
+    assert max(kept) < 520      # of 1200 losses, raw and smoothed
+
+
 def test_losses_can_be_read_in_the_middle_of_an_epoch():
     seen = []
 
@@ -302,6 +312,7 @@ def test_to_frame_of_nothing_is_empty():
                                  lambda learn: learn.predict(torch.zeros(5)), lambda learn: learn.lr_find(num_it=4)])
 def test_only_a_fit_writes(use):
     learn = fake_learner(metrics=accuracy, callback_fns=ColumnX)
+    learn.callbacks = [learn.recorder]      # it is there anyway, and this must not change a thing
     learn.fit(2, 0.05)
     rec = learn.recorder
     before = [list(rec.lrs), list(rec.moms), rec.losses.tolist(), rec.raw_losses.tolist(), rec.train_losses[:],

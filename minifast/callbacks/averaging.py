@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from ..callback import LearnerCallback
-from ..utils import listify, rng_state, set_rng_state, to_device
+from ..utils import listify, number, rng_state, set_rng_state, to_device
 
 __all__ = ["EMA", "SWA"]
 
@@ -76,7 +76,7 @@ class EMA(_Averaging):
 
     def __init__(self, learn: Any, decay: float = 0.999) -> None:
         super().__init__(learn)
-        if not 0 < decay < 1:
+        if not 0 < number("decay", decay) < 1:
             raise ValueError(f"decay must be above 0 and below 1, not {decay}")
         self.decay = decay
 
@@ -98,7 +98,7 @@ class SWA(_Averaging):
 
     def __init__(self, learn: Any, start: float = 0.75) -> None:
         super().__init__(learn)
-        if not 0 <= start < 1:
+        if not 0 <= number("start", start) < 1:
             raise ValueError(f"start is a part of the run, from 0 to below 1, not {start}")
         self.start = start
 

@@ -18,7 +18,7 @@ from ..callback import Callback, LearnerCallback
 from ..checkpoint import learner_state, load_file, load_learner_state, plain, previous_of, save_file
 from ..recorder import Recorder
 from ..state import State, Update
-from ..utils import is_plain, positive_float, positive_int
+from ..utils import file_name, is_plain, positive_float, positive_int
 
 __all__ = ["Checkpoint"]
 
@@ -46,9 +46,7 @@ class Checkpoint(LearnerCallback):
     def __init__(self, learn: Any, name: str | Path, every: int | None = None, seconds: float = 10.0,
                  extend: bool = False) -> None:
         super().__init__(learn)
-        if not isinstance(name, (str, Path)) or not str(name):
-            raise ValueError(f"a checkpoint needs a name, not {name!r}")
-        self.path = learn.path / learn.model_dir / f"{name}.ckpt"
+        self.path = learn.path / learn.model_dir / f"{file_name('a checkpoint', name)}.ckpt"
         self.every = None if every is None else positive_int("every", every)
         self.seconds, self.extend = positive_float("seconds", seconds), extend
 

@@ -8,6 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from ..callback import LearnerCallback
+from ..utils import file_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,7 @@ class CSVLogger(LearnerCallback):
 
     def __init__(self, learn: Any, filename: str = "history", append: bool = False) -> None:
         super().__init__(learn)
-        self.filename, self.append = filename, append
+        self.filename, self.append = file_name("a file", filename), append
         self.path = learn.path / f"{filename}.csv"
 
     def on_train_begin(self, **kwargs: Any) -> None:

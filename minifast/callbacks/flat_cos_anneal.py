@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..stepper import Phases, Stepper, annealing_cos, annealing_linear
+from ..utils import check_momenta
 from .scheduler import ParamScheduler, Schedule
 from .schedules import Curve, flat_cosine
 
@@ -22,6 +23,7 @@ def FlatCosAnnealScheduler(learn: Any, lr: Any = 4e-3, tot_epochs: int = 1,
     anneal = annealing_cos if curve == "cosine" else annealing_linear
     curves: dict[str, Curve] = {"lr": flat_cosine(lr, pct_start=start_pct, anneal=anneal)}
     if moms is not None:
+        check_momenta(moms, "(while lr is flat, after)")
         first, second = moms
 
         def mom(n: int, per_epoch: float) -> Schedule:

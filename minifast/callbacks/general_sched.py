@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..stepper import Annealing, Phases, Stepper
-from ..utils import listify, positive_int
+from ..utils import check_callable, listify, positive_int
 from .scheduler import Plan, ScheduleCallback
 
 __all__ = ["GeneralScheduler", "TrainingPhase"]
@@ -26,6 +26,8 @@ class TrainingPhase:
         `vals` is (start, end), either of which may be an array with one value for each layer group, or one value: held,
         or with `anneal` annealed to 0. A pair without `anneal` is a straight line. Returns the phase.
         """
+        if anneal is not None:
+            check_callable("anneal", anneal)
         self.scheds[name] = Stepper(vals, self.length, anneal)
         return self
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..stepper import Phases, Stepper, annealing_cos, annealing_linear
-from ..utils import listify, number, positive_float
+from ..utils import check_momenta, number, positive_float
 from .one_cycle_forms import OTHER_FORMS, Form, find_form
 from .scheduler import Plan, ScheduleCallback
 
@@ -49,8 +49,8 @@ class OneCycleScheduler(ScheduleCallback):
         super().__init__(learn, tot_epochs, start_epoch)
         if not 0 < number("pct_start", pct_start) < 1:
             raise ValueError(f"pct_start is the rising part of the cycle, above 0 and below 1, not {pct_start}")
-        if moms is not None and [0 <= number("a momentum", m) < 1 for m in listify(moms)] != [True, True]:
-            raise ValueError(f"moms must be two momenta from 0 to below 1, (at the ends, at the peak), not {moms}")
+        if moms is not None:
+            check_momenta(moms, "(at the ends, at the peak)")
         self.lr_max = np.array(lrs) if isinstance(lrs := learn.lr_range(lr_max), list) else lrs
         self.moms, self.div_factor, self.pct_start = moms, positive_float("div_factor", div_factor), pct_start
         self.final_div = None if final_div is None else positive_float("final_div", final_div)

@@ -117,7 +117,7 @@ def find_form(form: str | Form, forms: Mapping[str, Form]) -> Form:
     """The form of that name, or `form` itself if it is a function; ValueError with a suggestion for an unknown name."""
     if callable(form):
         return form
-    if form not in forms:
+    if not isinstance(form, str) or form not in forms:
         raise ValueError(f"there is no form {form!r} of the 1cycle policy; there are {', '.join(forms)}."
                          + did_you_mean(form, forms))
     return forms[form]

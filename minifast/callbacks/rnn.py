@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..callback import LearnerCallback
 from ..state import Update
+from ..utils import positive_float
 
 __all__ = ["RNNTrainer"]
 
@@ -24,8 +25,7 @@ class RNNTrainer(LearnerCallback):
     def __init__(self, learn: Any, alpha: float = 0.0, beta: float = 0.0) -> None:
         super().__init__(learn)
         for name, value in (("alpha", alpha), ("beta", beta)):
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be a finite number of at least 0, not {value}")
+            positive_float(name, value, or_zero=True)
         self.alpha, self.beta, self.training = alpha, beta, True
 
     def on_train_begin(self) -> None:

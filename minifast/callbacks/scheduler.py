@@ -10,9 +10,10 @@ import numpy as np
 
 from .. import plots
 from ..callback import LearnerCallback
+from ..optimizer import check_value
 from ..state import Update
 from ..stepper import Phases, Stepper
-from ..utils import positive_int
+from ..utils import check_callable, positive_int
 
 __all__ = ["ParamScheduler", "ScheduleCallback"]
 
@@ -34,7 +35,7 @@ class ScheduleCallback(LearnerCallback):
     def __init__(self, learn: Any, tot_epochs: int | None = None, start_epoch: int | None = None) -> None:
         super().__init__(learn)
         self.tot_epochs = None if tot_epochs is None else positive_int("tot_epochs", tot_epochs)
-        self.start_epoch = positive_int("start_epoch", start_epoch) if start_epoch else 0
+        self.start_epoch = 0 if start_epoch is None else positive_int("start_epoch", start_epoch, or_zero=True)
 
     def plan(self, n_updates: int, n_epochs: int) -> Plan:
         """The schedules, by the name of the hyper-parameter, of `n_updates` optimizer steps in `n_epochs` epochs."""
@@ -46,6 +47,10 @@ class ScheduleCallback(LearnerCallback):
 
     def on_train_begin(self, n_updates: int, n_epochs: int, epoch: int) -> Update | None:
         self.schedules, self.n_planned = self._planned(n_updates, n_epochs)
+        for name, schedule in self.schedules.items():
+            check_callable(f"what the curve of {name} returns", schedule)
+            for step in (0, self.n_planned - 1):  # looking at all would cost what a long run should not wait for
+                check_value(name, schedule(step))
         self.warned = False
         self.before = {name: self.learn.opt.values(name) for name in self.schedules}
         if epoch < self.start_epoch:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..stepper import Annealing, Phases, Stepper, annealing_cos, annealing_linear, annealing_poly
-from ..utils import positive_float
+from ..utils import check_callable, number, positive_float
 from .scheduler import Schedule
 
 __all__ = ["Curve", "constant", "cosine", "exp_range", "exponential", "flat_cosine", "linear", "piecewise",
@@ -23,7 +23,8 @@ Curve = Callable[[int, float], Schedule]
 
 def constant(value: Any) -> Curve:
     """`value` throughout."""
-    return lambda n, per_epoch: Stepper(_value(value), n)
+    held = _value(value)
+    return lambda n, per_epoch: Stepper(held, n)
 
 
 def linear(start: Any, end: Any = 0.0) -> Curve:
@@ -66,6 +67,7 @@ def restarts(start: Any, end: Any = 0.0, cycle_len: float = 1.0, cycle_mult: flo
 
     Source: I. Loshchilov and F. Hutter, "SGDR: stochastic gradient descent with warm restarts" (arXiv 1608.03983).
     """
+    ends = _value(start), _value(end)
     positive_float("cycle_len", cycle_len)
     if positive_float("cycle_mult", cycle_mult) < 1:
         raise ValueError(f"cycle_mult must be at least 1, not {cycle_mult}: cycles of less and less would never end")
@@ -74,7 +76,7 @@ def restarts(start: Any, end: Any = 0.0, cycle_len: float = 1.0, cycle_mult: flo
         cycles: list[Stepper] = []
         epochs, done = cycle_len, 0
         while done < n:
-            cycles.append(Stepper((start, end), _steps(epochs, per_epoch), annealing_cos))
+            cycles.append(Stepper(ends, _steps(epochs, per_epoch), annealing_cos))
             epochs, done = epochs * cycle_mult, done + cycles[-1].n_iter
         return Phases(cycles)
     return curve
@@ -114,12 +116,14 @@ def exp_range(base: Any, peak: Any, step_size: float, gamma: float) -> Curve:
 
 def flat_cosine(value: Any, end: Any = 0.0, pct_start: float = 0.72, anneal: Annealing = annealing_cos) -> Curve:
     """`value` for the first `pct_start` of the run, then annealed to `end`, by default as half a cosine."""
-    if not 0 <= pct_start <= 1:
+    if not 0 <= number("pct_start", pct_start) <= 1:
         raise ValueError(f"pct_start is the flat part of the run, from 0 to 1, not {pct_start}")
+
+    first, last = _value(value), _value(end)
 
     def curve(n: int, per_epoch: float) -> Schedule:
         flat = int(n * pct_start)
-        return Phases([Stepper(_value(value), flat), Stepper((value, end), n - flat, anneal)])
+        return Phases([Stepper(first, flat), Stepper((first, last), n - flat, anneal)])
     return curve
 
 
@@ -128,6 +132,7 @@ def warm_up(curve: Curve, epochs: float = 1.0, div_factor: float = 25.0) -> Curv
 
     Source: P. Goyal and others, "Accurate, large minibatch SGD" (arXiv 1706.02677), section 2.2.
     """
+    check_callable("what is warmed up to", curve)
     epochs, div = positive_float("epochs", epochs), positive_float("div_factor", div_factor)
 
     def warmed(n: int, per_epoch: float) -> Schedule:
@@ -139,11 +144,16 @@ def warm_up(curve: Curve, epochs: float = 1.0, div_factor: float = 25.0) -> Curv
 
 
 def _value(x: Any) -> Any:
-    return np.array(x, dtype=float) if isinstance(x, (list, tuple, np.ndarray)) else float(x)
+    many = isinstance(x, (list, tuple)) or getattr(x, "ndim", 0)
+    values = [number("a schedule's value", v) for v in (x if many else [x])]
+    if not np.isfinite(values).all():
+        raise ValueError(f"a schedule's values must be finite, not {x}")
+    return np.array(values) if many else values[0]
 
 
 def _annealed(start: Any, end: Any, func: Annealing) -> Curve:
-    return lambda n, per_epoch: Stepper((start, end), n, func)
+    ends = _value(start), _value(end)
+    return lambda n, per_epoch: Stepper(ends, n, func)
 
 
 def _steps(epochs: float, per_epoch: float) -> int:

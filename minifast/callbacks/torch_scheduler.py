@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..optimizer import OptimWrapper
 from ..state import Update
-from ..utils import did_you_mean
+from ..utils import check_callable, did_you_mean
 from .scheduler import Plan, ScheduleCallback
 
 __all__ = ["TorchScheduler"]
@@ -34,6 +34,7 @@ class TorchScheduler(ScheduleCallback):
         super().__init__(learn)
         if step_every not in ("epoch", "batch"):
             raise ValueError(f"step_every must be 'epoch' or 'batch', not {step_every!r}")
+        check_callable("scheduler_func", scheduler_func)
         self.scheduler_func, self.step_every, self.monitor = scheduler_func, step_every, monitor
         self.monitored: list[float] = []    # what the scheduler was told: with it a resumed run catches up
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..callback import LearnerCallback
 from ..state import Update
-from ..utils import did_you_mean, positive_float, positive_int
+from ..utils import did_you_mean, file_name, number, positive_float, positive_int
 from .scheduler import ScheduleCallback
 
 __all__ = ["TrackerCallback", "EarlyStoppingCallback", "SaveModelCallback", "ReduceLROnPlateauCallback"]
@@ -35,7 +35,7 @@ class TrackerCallback(LearnerCallback):
         super().__init__(learn)
         if mode not in ("auto", "min", "max"):
             raise ValueError(f"mode must be 'auto', 'min' or 'max', not {mode!r}")
-        min_delta = positive_float("min_delta", min_delta) if min_delta else 0.0
+        min_delta = positive_float("min_delta", min_delta, or_zero=True)
         self.monitor, self.mode, self.min_delta = monitor, mode, min_delta
 
     def on_train_begin(self, **kwargs: Any) -> None:
@@ -107,7 +107,7 @@ class SaveModelCallback(TrackerCallback):
         super().__init__(learn, monitor, mode)
         if every not in ("improvement", "epoch"):
             raise ValueError(f"every must be 'improvement' or 'epoch', not {every!r}")
-        self.every, self.name = every, name
+        self.every, self.name = every, file_name("a file", name)
 
     def on_train_begin(self, **kwargs: Any) -> None:
         if self.every == "improvement":
@@ -136,10 +136,10 @@ class ReduceLROnPlateauCallback(TrackerCallback):
     def __init__(self, learn: Any, monitor: str = "valid_loss", mode: str = "auto", patience: int = 1,
                  factor: float = 0.2, min_delta: float = 0.0, min_lr: float = 0.0) -> None:
         super().__init__(learn, monitor, mode, min_delta)
-        if not 0 < factor < 1:
+        if not 0 < number("factor", factor) < 1:
             raise ValueError(f"factor must be above 0 and below 1, not {factor}")
         self.factor, self.patience = factor, positive_int("patience", patience)
-        self.min_lr = positive_float("min_lr", min_lr) if min_lr else 0.0
+        self.min_lr = positive_float("min_lr", min_lr, or_zero=True)
 
     def on_epoch_end(self, epoch: int, pbar: Any, **kwargs: Any) -> None:  # type: ignore[override]
         super().on_epoch_end(epoch)

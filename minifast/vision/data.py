@@ -14,7 +14,7 @@ from .. import data as base
 from ..data import Batch, DataBunch, DatasetType, ItemLoader, Loader, TensorLoader
 from ..layers import CrossEntropyFlat
 from ..plots import show
-from ..utils import did_you_mean, listify
+from ..utils import as_path, did_you_mean, listify
 from .image import DifferentSizes, Size, as_floats, as_size, decode, get_image_files, picture_shape, pixels
 
 __all__ = ["ImageDataBunch", "ImageDataset", "mnist_stats", "cifar_stats", "imagenet_stats"]
@@ -114,7 +114,7 @@ class ImageDataBunch(DataBunch):
         random part of all pictures under `path` (but for `test`) validates. `classes`: their order (default: sorted).
         FileNotFoundError or ValueError that names what is missing, unreadable or does not fit.
         """
-        path = Path(path)
+        path = as_path("path", path)
         if not path.is_dir():
             raise FileNotFoundError(f"there is no folder {path}")
         tests = _found(path / test) if test else []
@@ -191,7 +191,8 @@ class ImageDataBunch(DataBunch):
             return TensorLoader(x, ds.y.to(device), bs, train, train, seed, ds)
 
         train_dl = base.filled(dl(0, train_tfms, bs, train=True))
-        valid_dl, test_dl, fix_dl = (dl(k, valid_tfms, val_bs or bs) if items[k] else None for k in (1, 2, 0))
+        valid_dl, test_dl, fix_dl = (dl(k, valid_tfms, bs if val_bs is None else val_bs) if items[k] else None
+                                     for k in (1, 2, 0))
         data = cls(train_dl, valid_dl, test_dl, device, path, CrossEntropyFlat(), classes, fix_dl)
         data.size = size or (None if train_tfms or valid_tfms else picture_shape(items[0][0]))
         data.valid_tfms = valid_tfms
