@@ -28,10 +28,10 @@ train: $(READY)  ## the main job: MNIST sample, LR finder, two epochs of 1cycle,
 	$(BIN)/python -m minifast --out $(OUT)
 
 test: $(READY)  ## every test, the README's blocks and the notebooks included (under three minutes)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2
 
 fast: $(READY)  ## the tests without notebooks, README and subprocesses (seconds)
-	$(BIN)/python -m pytest -m "not slow" -q --ignore tests/test_notebooks.py --ignore tests/test_readme.py --ignore tests/test_main.py
+	$(BIN)/python -m pytest -m "not slow" -n 2 -q --ignore tests/test_notebooks.py --ignore tests/test_readme.py --ignore tests/test_main.py
 
 torture: $(READY)  ## 200 training runs killed at random points, each continued byte for byte (minutes)
 	$(BIN)/python tests/torture/torture.py --kills 200

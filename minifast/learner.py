@@ -104,13 +104,9 @@ class Learner:
         """
         epochs = positive_int("epochs", epochs)
         self._set_opt(self.lr_range(lr), wd)
-        taking_part = self.taking_part(callbacks)
-        safety: list[Callback] = [Interruption(self)]
-        if self.check_finite and not any(isinstance(cb, TerminateOnNaNCallback) for cb in taking_part):
-            safety.append(FiniteGuard(self))
         if checkpoint is not None:
-            safety.append(Checkpoint(self, checkpoint))
-        self._run(epochs, [*taking_part, *safety])
+            callbacks = [*listify(callbacks), Checkpoint(self, checkpoint)]
+        self._run(epochs, self.taking_part(callbacks))
 
     def fit_one_cycle(self, cyc_len: int, max_lr: Any = DEFAULT_LR, moms: tuple[float, float] | None = (0.95, 0.85),
                       div_factor: float = 25.0, pct_start: float = 0.3, final_div: float | None = None,
@@ -161,16 +157,18 @@ class Learner:
         return result
 
     def taking_part(self, more: Any = None, in_fit: bool = True) -> list[Callback]:
-        """The callbacks of a run with `more` of them; outside of a fit without those that are `only_in_fit`."""
+        """The callbacks of a fit with `more` of them; outside of a fit without those that are `only_in_fit`."""
         every = [*listify(self.callbacks), *(make(self) for make in listify(self.callback_fns)), *listify(more)]
-        if in_fit:
-            every.insert(0, self.recorder)
         for cb in every:
             if isinstance(cb, LearnerCallback) and getattr(cb, "_learn", lambda: None)() is not self:
                 raise ValueError(f"the {type(cb).__name__} is not one of this learner: make one for it, and if the "
                                  "class has an __init__, let that call super().__init__(learn)")
         every = list({id(cb): cb for cb in every}.values())  # one given twice is told once
-        return [cb for cb in every if in_fit or not getattr(cb, "only_in_fit", False)]
+        if not in_fit:
+            return [cb for cb in every if not getattr(cb, "only_in_fit", False)]
+        if self.check_finite and not any(isinstance(cb, TerminateOnNaNCallback) for cb in every):
+            every.append(FiniteGuard(self))
+        return [self.recorder, *every, Interruption(self)]
 
     def _run(self, epochs: int, callbacks: Sequence[Callback]) -> None:
         with Progress(epochs, self.silent) as pbar:
