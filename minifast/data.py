@@ -14,7 +14,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from .utils import as_path, did_you_mean, listify, positive_int, rng_state, set_rng_state, shape_of, to_detach, to_device
+from .utils import (
+    as_path,
+    did_you_mean,
+    listify,
+    positive_int,
+    rng_state,
+    set_rng_state,
+    shape_of,
+    to_detach,
+    to_device,
+)
 
 __all__ = ["DatasetType", "TensorLoader", "ItemLoader", "DeviceDataLoader", "DataBunch", "default_device"]
 
@@ -52,7 +62,10 @@ def settled(seed: int | None) -> int:
     """The seed, if it is one; in place of None, one drawn from torch's global generator."""
     if seed is None:
         return int(torch.randint(2**62, ()))
-    return positive_int("seed", seed, or_zero=True)
+    try:
+        return positive_int("seed", seed, or_zero=True)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"seed must be a whole number of at least 0; {e}") from None
 
 
 class Loader:

@@ -68,8 +68,8 @@ def conv_layer(ni: int, nf: int, ks: int = 3, stride: int = 1, padding: int | No
     `padding` None keeps the size at stride 1 and odd `ks`; `bias` None is a bias exactly if there is no normalization.
     """
     for name, given in (("ni", ni), ("nf", nf), ("ks", ks), ("stride", stride)):
-        for number_of in listify(given):
-            positive_int(name, number_of)
+        for n in given if isinstance(given, (list, tuple)) else [given]:
+            positive_int(name, n)
     if norm_type is not None:
         check_callable("norm_type", norm_type)
     has_bias = norm_type is None if bias is None else bias

@@ -158,7 +158,8 @@ class Learner:
 
     def taking_part(self, more: Any = None, in_fit: bool = True) -> list[Callback]:
         """The callbacks of a fit with `more` of them; outside of a fit without those that are `only_in_fit`."""
-        every = [*listify(self.callbacks), *(make(self) for make in listify(self.callback_fns)), *listify(more)]
+        every = [self.recorder, *listify(self.callbacks), *(make(self) for make in listify(self.callback_fns)),
+                 *listify(more)]
         for cb in every:
             if isinstance(cb, LearnerCallback) and getattr(cb, "_learn", lambda: None)() is not self:
                 raise ValueError(f"the {type(cb).__name__} is not one of this learner: make one for it, and if the "
@@ -168,7 +169,7 @@ class Learner:
             return [cb for cb in every if not getattr(cb, "only_in_fit", False)]
         if self.check_finite and not any(isinstance(cb, TerminateOnNaNCallback) for cb in every):
             every.append(FiniteGuard(self))
-        return [self.recorder, *every, Interruption(self)]
+        return [*every, Interruption(self)]
 
     def _run(self, epochs: int, callbacks: Sequence[Callback]) -> None:
         with Progress(epochs, self.silent) as pbar:

@@ -34,7 +34,8 @@ def check_value(name: str, value: Any) -> None:
     affair. `value`: a number, or several for the layer groups."""
     if name not in BELOW:
         return
-    for v in listify(value.tolist() if hasattr(value, "tolist") else value):
+    value = value.tolist() if hasattr(value, "tolist") else value
+    for v in value if isinstance(value, (list, tuple)) else [value]:
         if not 0 <= number(name, v) < BELOW[name]:
             raise ValueError(f"{name} must be {'finite and ' if BELOW[name] > 1 else ''}at least 0"
                              f"{'' if BELOW[name] > 1 else ' and below 1'}, not {v}")
@@ -209,7 +210,8 @@ class OptimWrapper:
 
     lr = property(lambda self: self._last("lr"), lambda self, v: self._checked("lr", v), doc="Learning rate.")
     mom = property(lambda self: self._last("mom"), lambda self, v: self._checked("mom", v), doc="Momentum, or None.")
-    beta = property(lambda self: self._last("beta"), lambda self, v: self._checked("beta", v), doc="Second beta, or alpha.")
+    beta = property(lambda self: self._last("beta"), lambda self, v: self._checked("beta", v),
+                    doc="Second beta, or alpha.")
     wd = property(lambda self: self._last("wd"), lambda self, v: self._checked("wd", v), doc="Weight decay.")
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import difflib
 import os
 import random
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -102,9 +103,11 @@ def positive_int(name: str, value: Any, or_zero: bool = False) -> int:
     except (AttributeError, TypeError):     # tensors and arrays have an __index__ and may refuse it
         x = None
     if x is None or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, not {value!r} ({type(value).__name__})")
+        raise TypeError(f"{name} must be a whole number, not {_shortened(value)} ({type(value).__name__})")
     if x < 1 - or_zero:
-        raise ValueError(f"{name} must be at least {1 - or_zero}, not {x}")
+        raise ValueError(f"{name} must be at least {1 - or_zero}, not {_shortened(x)}")
+    if x > sys.maxsize:
+        raise ValueError(f"{name} must be at most {sys.maxsize}, not {_shortened(x)}")
     return x
 
 

@@ -270,7 +270,8 @@ def looks_at_the_validation(learn):
     learn.lr_find(1e-4, 1, 7, linear=True, valid_every=3)
 
 
-WAYS = [finds, sweeps, looks_at_the_validation, fails_in_a_callback, is_interrupted, fails_in_the_model, fails_before_it_begins, runs_into_nan]
+WAYS = [finds, sweeps, looks_at_the_validation, fails_in_a_callback,
+        is_interrupted, fails_in_the_model, fails_before_it_begins, runs_into_nan]
 
 
 @pytest.mark.parametrize("trained", [False, True])

@@ -243,7 +243,7 @@ def test_a_form_of_ones_own():
     ({"moms": (0.95, 1.0)}, "moms must be two momenta from 0 to below 1"), ({"moms": (0.9,)}, r"not \(0.9,\)"),
     ({"div_factor": 0}, "div_factor must be a finite number above 0"), ({"final_div": -1}, "final_div must be"),
     ({"form": "fastia"}, "no form 'fastia' of the 1cycle policy; there are linear_cosine, .*Did you mean 'fastai'"),
-    ({"tot_epochs": 0}, "tot_epochs must be at least 1"), ({"start_epoch": -1}, "start_epoch must be at least 1"),
+    ({"tot_epochs": 0}, "tot_epochs must be at least 1"), ({"start_epoch": -1}, "start_epoch must be at least 0"),
     ({"lr_max": -0.1}, "learning rate must be a finite number above 0, not -0.1")])
 def test_bad_arguments(wrong, message):
     with pytest.raises(ValueError, match=message):

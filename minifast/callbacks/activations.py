@@ -21,7 +21,7 @@ class ActivationStats(HookCallback):
 
     only_in_fit = True
 
-    def on_train_begin(self) -> None:
+    def on_train_begin(self, **kwargs: Any) -> None:
         super().on_train_begin()
         self.recording = False
         self._epoch: list[Tensor] = []  # (modules, 2) a batch
@@ -49,7 +49,7 @@ class ActivationStats(HookCallback):
             self.measured = torch.cat([self.measured, torch.stack(self._epoch).cpu()])
             self._epoch = []
 
-    def on_train_end(self) -> None:
+    def on_train_end(self, **kwargs: Any) -> None:
         super().on_train_end()
         if "_epoch" in vars(self):
             self.on_epoch_end()

@@ -113,10 +113,10 @@ class HookCallback(LearnerCallback):
     def hook(self, module: nn.Module, inputs: Any, output: Any) -> Any:
         """What is done with a module's output (without its graph)."""
 
-    def on_train_begin(self) -> None:
+    def on_train_begin(self, **kwargs: Any) -> None:
         self.hooks = Hooks(self.modules, self.hook)
 
-    def on_train_end(self) -> None:
+    def on_train_end(self, **kwargs: Any) -> None:
         if self.hooks is not None:
             self.hooks.remove()
         self.hooks = None

@@ -144,7 +144,7 @@ def warm_up(curve: Curve, epochs: float = 1.0, div_factor: float = 25.0) -> Curv
 
 
 def _value(x: Any) -> Any:
-    many = isinstance(x, (list, tuple)) or getattr(x, "ndim", 0)
+    many = isinstance(x, (list, tuple)) or getattr(x, "ndim", False)
     values = [number("a schedule's value", v) for v in (x if many else [x])]
     if not np.isfinite(values).all():
         raise ValueError(f"a schedule's values must be finite, not {x}")
