@@ -20,8 +20,8 @@ $(READY): setup.cfg pyproject.toml
 	    ". Name another one: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
 	@echo "making $(VENV) (once; a few minutes, most of them for torch)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
+	$(BIN)/python -m pip install -qq --upgrade pip
+	$(BIN)/python -m pip install -qq --editable '.[test,dev]'
 	@touch $@
 
 train: $(READY)  ## the main job: MNIST sample, LR finder, two epochs of 1cycle, pictures in out/
@@ -33,8 +33,9 @@ test: $(READY)  ## every test, the README's blocks and the notebooks included (u
 fast: $(READY)  ## the tests without notebooks, README and subprocesses (seconds)
 	$(BIN)/python -m pytest -m "not slow" -n 2 -q --ignore tests/test_notebooks.py --ignore tests/test_readme.py --ignore tests/test_main.py
 
-torture: $(READY)  ## 200 training runs killed at random points, each continued byte for byte (minutes)
+torture: $(READY)  ## 200 training runs killed at random points, each continued byte for byte; bad input (minutes)
 	$(BIN)/python tests/torture/torture.py --kills 200
+	$(BIN)/python tests/torture/bad_input.py --examples 200
 
 lint: $(READY)  ## style
 	$(BIN)/ruff check .

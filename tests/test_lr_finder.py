@@ -199,16 +199,16 @@ def everything(learn):
         "modes": [m.training for m in model.modules()],
         "optimizer": frozen([learn.opt.opt.state, learn.opt.opt.param_groups]) if learn.has_opt else None,
         "generators": frozen([torch.get_rng_state(), np.random.get_state(), random.getstate()]),
-        "loaders": [dl.state_dict() for dl in learn.data.dls],
-        "recorder": frozen({k: v for k, v in vars(rec).items() if k not in ("_learn", "range_test")}),
+        "loaders": [frozen(dl.state_dict()) for dl in learn.data.dls],
+        "recorder": frozen({k: v for k, v in vars(rec).items() if k not in ("_learn", "range_test", "min_grad_lr")}),
         "callbacks": frozen([vars(cb) for cb in learn.callbacks]),
         "files": sorted(p.name for p in learn.path.rglob("*")),
     }
 
 
 def noisy_learner(tmp_path, opt_func=SGD, **kwargs):
-    data = fake_data(train_length=40)
-    return fake_learner(data=data, layers=[Noisy()], opt_func=opt_func, path=tmp_path, metrics=[accuracy],
+    kwargs = {"data": fake_data(train_length=40), **kwargs}
+    return fake_learner(layers=[Noisy()], opt_func=opt_func, path=tmp_path, metrics=[accuracy],
                         **{"callbacks": Counts(), **kwargs})
 
 
@@ -257,7 +257,11 @@ def fails_before_it_begins(learn):
 
 def runs_into_nan(learn):
     loss_func = learn.loss_func
-    learn.loss_func = lambda output, target: loss_func(output, target) * float("nan")
+
+    class NaN(nn.CrossEntropyLoss):
+        def forward(self, output, target): return super().forward(output, target) * float("nan")
+
+    learn.loss_func = NaN()
     learn.lr_find(num_it=20)
     learn.loss_func = loss_func
 
@@ -288,6 +292,103 @@ def test_everything_is_as_before_bit_for_bit(tmp_path, way, opt_func, trained):
     after = everything(learn)
     assert {k: after[k] == before[k] for k in before} == dict.fromkeys(before, True)
     assert learn.has_opt == trained
+
+
+def in_bf16(tmp_path):
+    return noisy_learner(tmp_path).to_bf16()
+
+
+def in_fp16(tmp_path):
+    learn = noisy_learner(tmp_path).to_fp16(2.0**8)
+    learn.model[0].body[2].p = 0.0      # what dropout zeroes may leave no gradient to overflow
+    return learn
+
+
+def with_a_shuffled_loader_of_torch(tmp_path):
+    """Its order comes from the global generator when a pass begins."""
+    sets = [torch.utils.data.TensorDataset(torch.randn(n, 5), torch.randint(4, (n,))) for n in (40, 10)]
+    dls = [torch.utils.data.DataLoader(ds, 5, shuffle=True) for ds in sets]
+    return noisy_learner(tmp_path, data=DataBunch(*dls, loss_func=nn.CrossEntropyLoss()))
+
+
+def with_a_shuffled_loader_and_its_generator(tmp_path):
+    ds = torch.utils.data.TensorDataset(torch.randn(40, 5), torch.randint(4, (40,)))
+    dl = torch.utils.data.DataLoader(ds, 5, shuffle=True, generator=torch.Generator().manual_seed(3))
+    return noisy_learner(tmp_path, data=DataBunch(dl, [next(iter(dl))], loss_func=nn.CrossEntropyLoss()))
+
+
+def with_items_that_draw(tmp_path):
+    class Jittered(torch.utils.data.Dataset):
+        def __len__(self): return 40
+        def __getitem__(self, i): return torch.randn(5) * np.random.rand() * random.random(), i % 4
+
+    return noisy_learner(tmp_path, data=DataBunch.create(Jittered(), Jittered(), bs=5, loss_func=nn.CrossEntropyLoss()))
+
+
+def with_mixup(tmp_path):
+    return noisy_learner(tmp_path, callbacks=[]).mixup()
+
+
+SETUPS = [noisy_learner, in_bf16, in_fp16, with_a_shuffled_loader_of_torch, with_a_shuffled_loader_and_its_generator,
+          with_items_that_draw, with_mixup]
+
+
+def plots_everything(learn):
+    learn.lr_find(num_it=20)
+    learn.recorder.plot(skip_start=0, skip_end=0, return_fig=True)
+    learn.recorder.plot(skip_start=0, skip_end=0, suggestion=True, return_fig=True)
+    learn.recorder.plot_lr(show_moms=True, return_fig=True)
+    learn.recorder.plot_losses(return_fig=True)
+    learn.recorder.plot_metrics(return_fig=True)
+    learn.recorder.to_frame()
+
+
+LOOKS = [finds, fails_in_a_callback, is_interrupted, fails_in_the_model, runs_into_nan, lambda learn: learn.validate(),
+         lambda learn: learn.get_preds(with_loss=True), lambda learn: learn.predict(torch.zeros(5)), plots_everything,
+         lambda learn: learn.summary(), lambda learn: learn.show_callbacks(), lambda learn: learn.check()]
+LOOK_NAMES = ["finds", "fails_in_a_callback", "is_interrupted", "fails_in_the_model", "runs_into_nan", "validate",
+              "get_preds", "predict", "plots_everything", "summary", "show_callbacks", "check"]
+
+
+def settled(setup, tmp_path):
+    """A learner, everything about it settled by one number."""
+    torch.manual_seed(5)
+    np.random.seed(5)
+    random.seed(5)
+    learn = setup(tmp_path)
+    learn.callback_fns = []
+    return learn
+
+
+@pytest.mark.parametrize("setup", SETUPS, ids=[setup.__name__ for setup in SETUPS])
+@pytest.mark.parametrize("look", LOOKS, ids=LOOK_NAMES)
+def test_whatever_only_looks_leaves_everything_as_it_was(tmp_path, setup, look):
+    learn = settled(setup, tmp_path)
+    learn.fit_one_cycle(1, 0.05)
+    before = everything(learn)
+    ways = getattr(learn.model[0], "calls", 0), list(learn.model[0].history)
+    look(learn)
+    # a count that the model keeps of its calls is the model's affair where nothing is trained
+    learn.model[0].calls, learn.model[0].history[:] = ways
+    after = everything(learn)
+    assert {k: after[k] == before[k] for k in before} == dict.fromkeys(before, True)
+
+
+@pytest.mark.parametrize("setup", SETUPS, ids=[setup.__name__ for setup in SETUPS])
+@pytest.mark.parametrize("look", LOOKS, ids=LOOK_NAMES)
+def test_a_fit_after_a_look_equals_a_fit_without_it(tmp_path, setup, look):
+    fits = []
+    for before in (look, lambda learn: None):
+        learn = settled(setup, tmp_path)
+        if look is not plots_everything:    # before a first fit there is nothing to plot
+            before(learn)
+        learn.fit(1, 0.05)
+        before(learn)
+        learn.fit_one_cycle(1, 0.1)
+        fits.append((learn.recorder.raw_losses.tolist(), learn.recorder.val_losses, learn.recorder.metrics,
+                     frozen(learn.model.state_dict()), [frozen(s) for s in learn.opt.opt.state.values()],
+                     frozen([torch.get_rng_state(), np.random.get_state(), random.getstate()])))
+    assert fits[0] == fits[1]
 
 
 def test_a_loss_that_learns_or_counts_is_put_back_too():

@@ -51,7 +51,9 @@ class ScheduleCallback(LearnerCallback):
             check_callable(f"what the curve of {name} returns", schedule)
             # a function of somebody else's may only go forward
             for step in (0, self.n_planned - 1) if isinstance(schedule, (Stepper, Phases)) else (0,):
-                check_value(name, schedule(step))
+                check_value(name, value := schedule(step))
+                if np.ndim(value) and len(value) != (n := self.learn.opt.n_groups):
+                    raise ValueError(f"the curve of {name} has {len(value)} values for {n} layer group{'s' * (n > 1)}")
         self.warned = False
         self.before = {name: self.learn.opt.values(name) for name in self.schedules}
         if epoch < self.start_epoch:

@@ -110,6 +110,7 @@ def _drain(master: int, slave: int) -> None:
 
 def _work(pipe: Any, terminal: str, function: str, argument: Any) -> None:
     os.environ["COLUMNS"] = COLUMNS
+    multiprocessing.set_start_method(None, force=True)  # this process was spawned; a DataLoader's workers need not be
     tty = os.open(terminal, os.O_RDWR)
     os.dup2(tty, 1), os.dup2(tty, 2)
     run: Callable[[], dict[str, Any]] | None = None

@@ -45,7 +45,7 @@ class Began(Exception):
 class Guard(Callback):
     """Lets no batch be trained once it is `armed`."""
 
-    armed = False
+    _order, armed = 500, False
 
     def on_batch_begin(self, train: bool) -> None:
         if train and self.armed:
@@ -68,7 +68,7 @@ def kept(learn: Learner) -> dict[str, Any]:
             "optimizer": [[v.tolist() for v in state[p].values()] for p in learn.model.parameters()],
             "modes": [m.training for m in learn.model.modules()],
             "loaders": [dl.state_dict() for dl in learn.data.dls],
-            "files": {p.name: p.read_bytes() for p in learn.path.rglob("*.pth")}}
+            "files": {p.name: p.read_bytes() for p in learn.path.rglob("kept.pth")}}
 
 
 def trial(act: Act, kinds: Any, says: str, folder: Path) -> str:
@@ -333,10 +333,10 @@ ABOVE_0, AT_LEAST_0, SHARE = within(0), within(0, ends="low"), within(0, 1)
 # by name: what is done with the value, which values are good, and how the message calls it
 NUMBERS: dict[str, tuple[Callable[[Learner, Any], Any], Callable[[Any], bool], str]] = {
     "fit epochs": (lambda learn, v: learn.fit(v), whole(), "epochs"),
-    "fit lr": (lambda learn, v: learn.fit(1, v), ABOVE_0, "the learning rate"),
+    "fit lr": (lambda learn, v: learn.fit(1, v), ABOVE_0, "learning rate|^lr="),
     "fit wd": (lambda learn, v: learn.fit(1, wd=v), or_none(AT_LEAST_0), "wd"),
     "fit_one_cycle cyc_len": (lambda learn, v: learn.fit_one_cycle(v), whole(), "epochs"),
-    "fit_one_cycle max_lr": (lambda learn, v: learn.fit_one_cycle(1, v), ABOVE_0, "the learning rate"),
+    "fit_one_cycle max_lr": (lambda learn, v: learn.fit_one_cycle(1, v), ABOVE_0, "learning rate|^lr="),
     "fit_one_cycle pct_start": (lambda learn, v: learn.fit_one_cycle(1, pct_start=v), SHARE, "pct_start"),
     "fit_one_cycle div_factor": (lambda learn, v: learn.fit_one_cycle(1, div_factor=v), ABOVE_0, "div_factor"),
     "fit_one_cycle final_div": (lambda learn, v: learn.fit_one_cycle(1, final_div=v), or_none(ABOVE_0), "final_div"),
@@ -374,7 +374,7 @@ NUMBERS: dict[str, tuple[Callable[[Learner, Any], Any], Callable[[Any], bool], s
     "MixedPrecision init_scale": (lambda learn, v: MixedPrecision(learn, "fp16", v), ABOVE_0, "init_scale"),
     "opt.lr": (lambda learn, v: setattr(learn.opt, "lr", v), AT_LEAST_0, "lr"),
     "opt.mom": (lambda learn, v: setattr(learn.opt, "mom", v), within(0, 1, "low"), "mom"),
-    "conv_layer ks": (lambda learn, v: conv_layer(3, 3, ks=v), lambda v: whole()(v) and v < 99, "ks"),
+    "conv_layer stride": (lambda learn, v: conv_layer(3, 3, stride=v), whole(), "stride"),
     "LabelSmoothing eps": (lambda learn, v: LabelSmoothingCrossEntropy(v), within(0, 1, "low high"), "eps"),
     "top_k_accuracy k": (lambda learn, v: top_k_accuracy(X, Y, v), lambda v: whole()(v) and v <= 5, "k"),
 }
@@ -398,16 +398,17 @@ def try_number(name: str, learn: Learner, value: Any) -> str:
         return f"{name}: {type(e).__name__} ({e})"
     wrong = []
     if error is not None:
-        wrong += [f"{part} lost" for part, old in before.items() if old != kept(learn)[part]]
+        after = kept(learn)
+        wrong += [f"{part} lost" for part, old in before.items() if old != after[part]]
     plain = value is None or isinstance(value, (int, float))    # other libraries' numbers may be taken or not
     fine = plain and good(value)
-    if error is None and not fine and (plain or not isinstance(value, (Real, Decimal, np.ndarray))):
+    if error is None and not fine and (plain or not isinstance(value, (Real, Decimal, np.ndarray, torch.Tensor))):
         wrong.append("taken without a word")
     # good, but with the other numbers it makes a learning rate that no float holds
     extreme = "lr must be finite" in str(error) or "above start_lr" in str(error)
     if error is not None and fine and not extreme:
         wrong.append(f"refused: {error}")
-    if error is not None and called not in str(error) and not extreme:
+    if error is not None and not re.search(called, str(error)) and not extreme:
         wrong.append(f"not named: {error}")
     return f"{name}: {', '.join(wrong)}" if wrong else ""
 
