@@ -62,10 +62,7 @@ def settled(seed: int | None) -> int:
     """The seed, if it is one; in place of None, one drawn from torch's global generator."""
     if seed is None:
         return int(torch.randint(2**62, ()))
-    try:
-        return positive_int("seed", seed, or_zero=True)
-    except (TypeError, ValueError) as e:
-        raise ValueError(f"seed must be a whole number of at least 0; {e}") from None
+    return positive_int("seed", seed, or_zero=True)
 
 
 class Loader:
