@@ -58,8 +58,9 @@ def main() -> int:
 def write(kept: dict[str, dict[str, dict[str, object]]]) -> None:
     """RESULTS.md: for each device a table of all contenders, then each part's own; and results.png, for the CPU."""
     text = ["# minifast beside its peers",
-            "Written by `make bench`. Times are medians of rounds in which the contenders take turns, each in a process "
-            "of its own; smaller is better. In brackets, and below, are ratios: medians of those within a round."]
+            "Written by `make bench`. Times are medians of rounds in which the contenders take turns, each in a "
+            "process of its own; smaller is better. In brackets: how many times minifast's. The ratios further below "
+            "are medians of the ratios within a round."]
     for device in ("cpu", *sorted(set(kept) - {"cpu"})):
         parts = {part: kept[device][part] for part in PARTS if part in kept.get(device, {})}
         sections = [Section(**s) for part in parts.values() for s in part["sections"]]

@@ -122,9 +122,9 @@ def run(device: str, batches: int = 1_000_000, rounds: int = 3) -> list[Section]
              f"{(v['bytes'] - first_bytes) / (m - first):.0f}" if m > first else ""] for m, v in sorted(marks.items())]
     long = Section("Growth with the length of a run",
                    ["after batch", "µs a batch", "÷ bare", "÷ at the first", "bytes a batch"], rows,
-                   [f"One epoch of {batches:,} batches of the tiny model, bar off; at each milestone {WINDOWS} stretches of "
-                    f"{WINDOW} batches in turn with the bare loop, medians. The fourth column compares the third, in "
-                    "which what slows the machine cancels; the last is memory taken since the first."])
+                   [f"One epoch of {batches:,} batches of the tiny model, bar off; at each milestone {WINDOWS} "
+                    f"stretches of {WINDOW} batches in turn with the bare loop, medians. The fourth column compares "
+                    "the third, in which what slows the machine cancels; the last is memory taken since the first."])
     measured = in_turn({f"{n:,}": ("growth.in_memory", (n, device)) for n in SAMPLES}, rounds, warm_up=0)
     ran = {n: r for n, r in measured.items() if not isinstance(r, str)}
     rows = [[n, f"{median(r, 'us'):.0f}", f"{statistics.median(x['us'] / x['bare'] for x in r):.2f}",

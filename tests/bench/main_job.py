@@ -82,14 +82,14 @@ def one_process(argument: tuple[str, str]) -> Any:
 
     def turn() -> dict[str, Any]:
         start = time.perf_counter()
-        with subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], env=env, stdout=subprocess.PIPE,
+        with subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], env=env, stdout=subprocess.DEVNULL,
                               stderr=subprocess.PIPE) as process:
-            out, err = process.stdout.read(), process.stderr.read()     # type: ignore[union-attr]
+            err = process.stderr.read()     # type: ignore[union-attr]
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise RuntimeError(f"{label}: {err.decode()[-400:]}")
-        return {"s": time.perf_counter() - start, "MiB": usage.ru_maxrss / 1024, "out": out.decode()[-200:]}
+        return {"s": time.perf_counter() - start, "cpu": usage.ru_utime + usage.ru_stime, "MiB": usage.ru_maxrss / 1024}
     return turn
 
 
@@ -97,7 +97,8 @@ def cold(device: str, rounds: int = 2) -> list[Section]:
     """Seconds of a whole new process: imports, pictures, two epochs, the printed table."""
     path = sample()
     code = "import main_job; print(main_job.job({0!r}, {1!r}, {2!r})())"
-    measured = in_turn({n: ("main_job.one_process", (code.format(n, path, device), n)) for n in names()}, rounds, warm_up=0)
+    processes = {n: ("main_job.one_process", (code.format(n, path, device), n)) for n in names()}
+    measured = in_turn(processes, rounds, warm_up=0)
     return [_processes("Main job, cold", measured, "s, new process", [
         f"A new process each, from `python` to the printed table; medians of {rounds} rounds in turn."])]
 
@@ -117,9 +118,9 @@ def _processes(title: str, measured: Any, axis: str, notes: list[str], base: str
     rows = table(measured, "s", [base], "{:.2f}")
     for row in rows:
         if r := ran.get(row[0]):
-            row += [f"{median(r, 'MiB'):.0f}", f"{ratio(r, ran[base], 'MiB'):.2f}"]
+            row += [f"{ratio(r, ran[base], 'cpu'):.2f}", f"{median(r, 'MiB'):.0f}", f"{ratio(r, ran[base], 'MiB'):.2f}"]
     over = "minifast" if base == "minifast" else "torch"
-    return Section(title, ["", "s", f"÷ {over}", "peak MiB", f"÷ {over}"], rows, notes,
+    return Section(title, ["", "s", f"÷ {over}", "CPU s ÷", "peak MiB", f"÷ {over}"], rows, notes,
                    {n: median(r, "s") for n, r in ran.items()}, axis)
 
 
