@@ -199,7 +199,8 @@ class Recorder(LearnerCallback):
              return_fig: bool = False) -> Any:
         """Smoothed loss against learning rate: of the last `lr_find`, or of the last fit if there has been none.
 
-        A sweep has a curve for each of its tests. `skip_start` and `skip_end` batches are left out at the ends.
+        A sweep has a curve for each of its tests. `skip_start` and `skip_end` batches are left out at the ends
+        (none if that would leave fewer than three).
         `suggestion` prints what the rules suggest (see `RangeTest`), marks `basin`'s learning rate and shades its
         interval; `min_grad_lr` is then where the drawn curve is steepest.
         """
@@ -208,6 +209,8 @@ class Recorder(LearnerCallback):
         axis = ax
         for name, test in tests.items():
             drawn, found = test.trimmed(skip_start, skip_end), test.suggestion if suggestion else Suggestion(None)
+            if len(drawn.lrs) < 3:  # a test with few losses, such as one on validation losses: show what there is
+                drawn = test.trimmed()
             points = {name or "Suggestion": found.lr} if found.lr else {}
             span = (found.low, found.high) if points and len(tests) == 1 else None
             axis = plots.plot_range_test(drawn.lrs, drawn.losses, points, axis, "" if points else name, span)

@@ -1,5 +1,7 @@
 """A run that was cut off goes on to exactly the end that it would have had."""
 import json
+import os
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -300,3 +302,24 @@ def test_two_layer_groups_and_other_trainable_parameters(tmp_path):
     with pytest.raises(Crash):
         train(make(tmp_path / "b", 11))
     assert equal(whole, train(make(tmp_path / "b")))
+
+
+@pytest.mark.parametrize("epoch, train, left", [(1, True, 10), (1, False, 7), (2, False, 0)])
+def test_ctrl_c_loses_no_batch_in_training_nor_in_validation(tmp_path, epoch, train, left):
+    class Interrupts(Callback):
+        def __init__(self): self.seen = False
+        def on_batch_begin(self, **state):
+            if not self.seen and (state["epoch"], state["train"]) == (epoch, train) and state["num_batch"] in (3, 7):
+                self.seen = True
+                os.kill(os.getpid(), signal.SIGINT)
+
+    whole, cut = fit(learner(tmp_path / "a"), every=1000), learner(tmp_path / "b")
+    cut.callbacks.append(Interrupts())
+    with pytest.raises(KeyboardInterrupt):
+        fit(cut, every=1000)
+    again = learner(tmp_path / "b")
+    again.callbacks.append(Interrupts())
+    again.callbacks[1].seen = True
+    fit(again, every=1000)
+    assert equal(whole, again)
+    assert again.callbacks[0].batches == left

@@ -72,6 +72,8 @@ class Checkpoint(LearnerCallback):
         # a pass that a callback has just ended is not one to go on with: the end of the epoch is the next chance
         if train and not stop_epoch and (self._due(iteration + 1) or self.learn.interruption.asked):
             self._save(num_batch=num_batch + 1, iteration=iteration + 1)
+        elif not train and self.learn.interruption.asked and num_batch == len(self.learn.data.train_dl):
+            self._save()  # all batches of the epoch are trained; its validation will begin anew
 
     def on_epoch_end(self, epoch: int, n_epochs: int, iteration: int, stop_training: bool) -> None:
         self.pass_state = self.learn.data.train_dl.state_dict()

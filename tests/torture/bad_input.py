@@ -182,7 +182,7 @@ KINDS: dict[str, tuple[Act, Any, str]] = {
     "loader of two lengths": (call(TensorLoader, X, Y[:3]), ValueError, "x has 6 samples and y has 3"),
     "bs half": (call(TensorLoader, X, Y, bs=2.5), TypeError, r"bs must be a whole number, not 2.5 \(float\)"),
     "bs text": (call(TensorLoader, X, Y, bs="64"), TypeError, r"bs must be a whole number, not '64' \(str\)"),
-    "seed negative": (call(TensorLoader, X, Y, seed=-1), ValueError, "seed must be a whole number.* not -1"),
+    "seed negative": (call(TensorLoader, X, Y, seed=-1), ValueError, "seed must be at least 0, not -1"),
     "start past the end": (call(lambda: TensorLoader(X, Y).batches(9)), ValueError, "start=9: a pass has 1 batches"),
     "no data set": (call(DataBunch.create, None), TypeError, "a NoneType cannot be indexed.*stream of batches goes"),
     "val_bs 0": (call(fake_data, val_bs=0), ValueError, "bs must be at least 1, not 0"),
