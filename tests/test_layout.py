@@ -25,7 +25,7 @@ RANKS = {
 }
 STAR_MODULES = {"", "basics", "callbacks", "vision"}
 NEWCOMERS_PATH = ("state.py", "loop.py", "callback.py", "callbacks/one_cycle.py")
-NO_TORCH = {"stepper", "suggestion"}
+NO_TORCH = ("stepper", "suggestion")
 TOP_LEVEL = {"setup.cfg", "README.md", "minifast", "tests", "nbs", "Makefile", "pyproject.toml", "LICENSE",
              "CHANGELOG.md", ".gitignore", ".ci"}
 
