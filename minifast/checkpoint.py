@@ -141,7 +141,7 @@ def load_learner_state(learn: Any, state: dict[str, Any]) -> None:
         m.training = training
     for i, p in enumerate(params):
         grad = state["grads"].get(i)
-        p.grad = None if grad is None else grad.to(p.device, copy=True)
+        p.grad = None if grad is None else torch.empty_like(p).copy_(grad)  # laid out as the parameter is
     set_rng_state(state["rng"])
 
 

@@ -36,7 +36,7 @@ from .optimizer import NORM_LAYERS, AdamW, OptimWrapper
 from .progress import Progress
 from .recorder import Recorder
 from .state import State
-from .suggestion import RangeTests
+from .suggestion import RangeTest, RangeTests, Suggestion
 from .utils import as_path, even_mults, file_name, frames_forgotten, listify, positive_float, positive_int
 
 __all__ = ["Learner", "fit_one_cycle", "lr_find"]
@@ -152,8 +152,10 @@ class Learner:
         result = found if swept else finder.result
         self.lr_finder, self.recorder.range_test = finder, result
         if not self.silent:
-            print("LR finder is complete; learn.recorder.plot() draws it, learn.recorder.plot(suggestion=True) "
-                  "also marks a suggestion.")
+            why = dict.fromkeys(test.suggestion.reason for test in found.values())
+            print("LR finder is complete; learn.recorder.plot() draws it" + (
+                ", learn.recorder.plot(suggestion=True) also marks a suggestion." if "" in why else
+                f". No suggestion: {' / '.join(why)}"))
         return result
 
     def taking_part(self, more: Any = None, in_fit: bool = True) -> list[Callback]:
@@ -241,6 +243,7 @@ class Learner:
             self.layer_groups = [self.model]
         if self._opt is not None and not trainable <= {p for g in self._opt.opt.param_groups for p in g["params"]}:
             self._opt = None
+        self.opt.align()
         self.opt.lr = lr
         self.opt.wd = self.wd if wd is None else _weight_decay(wd)
 
@@ -252,24 +255,25 @@ class Learner:
             if lr.step is not None:
                 raise ValueError(f"{lr} has three values, and a slice of learning rates has two: for one value a layer "
                                  "group give a list")
-            stop = positive_float("the learning rate", lr.stop)
+            stop = _learning_rate(lr.stop)
             if lr.start is None:
                 return [stop / 10] * (n - 1) + [stop]
-            return even_mults(positive_float("the learning rate", lr.start), stop, n)
+            return even_mults(_learning_rate(lr.start), stop, n)
         if isinstance(lr, (list, tuple)) or bool(getattr(lr, "ndim", 0)):
             if len(lr) != n:
                 raise ValueError(f"lr={lr} has {len(lr)} values for {n} layer group{'s' * (n > 1)}")
-            return [positive_float("the learning rate", x) for x in lr]
-        return positive_float("the learning rate", lr)
+            return [_learning_rate(x) for x in lr]
+        return _learning_rate(lr)
 
     def split(self, split_on: Any) -> Learner:
         """Cut the model into layer groups, each beginning at one of the given modules (or a function of the model that
         returns them, or a list of lists of layers)."""
         asked = callable(split_on) and not isinstance(split_on, nn.Module)
         splits = split_on(self.model) if asked else split_on
-        if not isinstance(splits, (nn.Module, Iterable)):
-            raise TypeError(f"split_on must give modules of the model or lists of its layers, not {splits!r}")
-        self.layer_groups = split_model(self.model, splits)
+        try:
+            self.layer_groups = split_model(self.model, splits)
+        except TypeError as e:  # torch's, of what is no module, or of a group that is no list
+            raise TypeError(f"split_on must give modules of the model or lists of its layers, not {splits!r}") from e
         self._opt = None
         return self
 
@@ -420,6 +424,15 @@ class Learner:
 
 def _weight_decay(wd: Any) -> float:
     return positive_float("wd", wd, or_zero=True)
+
+
+def _learning_rate(lr: Any) -> float:
+    if isinstance(lr, (RangeTest, RangeTests)):
+        which = "its .suggestion" if isinstance(lr, RangeTest) else ".suggestion of one of its tests"
+        example = "".join(f", [{name!r}].suggestion" for name in list(lr)[:1]) if isinstance(lr, RangeTests) else ""
+        raise TypeError(f"the learning rate must be a number, not a {type(lr).__name__}: {which} is one{example}")
+    # without a learning rate a suggestion says why
+    return positive_float("the learning rate", float(lr) if isinstance(lr, Suggestion) else lr)
 
 
 def _check_function(name: str, given: Any) -> None:

@@ -117,7 +117,7 @@ class Recorder(LearnerCallback):
         n = len(self._counts)
         self._read()
         raw = torch.tensor(self._raw_losses[len(self._raw_losses) - n:], dtype=torch.float64)
-        self.train_losses.append(weighted_mean(list(raw), list(self._counts)))
+        self.train_losses.append(weighted_mean(raw, self._counts))
         self._counts = array("l")
         self.val_losses.append(values[0])
         self.metrics.append(values[1:])
@@ -166,8 +166,8 @@ class Recorder(LearnerCallback):
     def _read(self) -> None:
         self._gather()
         for raw, smooth in (np.asarray(t.cpu(), dtype=float).T for t in self._pending):
-            self._raw_losses.extend(raw)
-            self._losses.extend(smooth)
+            self._raw_losses.frombytes(raw.tobytes())
+            self._losses.frombytes(smooth.tobytes())
         self._pending = []
 
     def _comment(self) -> str:

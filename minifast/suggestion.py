@@ -2,8 +2,9 @@
 
 A rule is a function (lrs, losses) -> Suggestion (a plain number or None will do). Those here look at the order of the
 losses and at ratios of their differences alone: a loss times a positive constant, plus any constant, gives the same
-answer up to rounding. Losses that are not finite are left out. On a smooth curve, more batches in between move the
-answer by no more than two of the steps between learning rates that there were before.
+answer up to rounding. Losses that are not finite are left out. The answer lies within the learning rates that were
+tested. On a smooth curve, more batches in between move it by no more than two of the steps between learning rates that
+there were before.
 """
 from __future__ import annotations
 
@@ -64,7 +65,7 @@ def basin(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
     if fewer than ten losses are finite, if the lowest is in the first quarter, or if the loss falls by less than five
     standard errors of the smoothed loss.
     """
-    log_lr, losses = _curve(lrs, losses)
+    lrs, log_lr, losses = _curve(lrs, losses)
     if len(losses) < MIN_POINTS:
         return _too_short(losses, MIN_POINTS)
     quarter = max(3, len(losses) // 4)
@@ -82,34 +83,42 @@ def basin(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
                                        "chance; try more batches (num_it=) or larger ones")
     level = DEPTH * float(depth[deepest])
     low, high = _crossing(at, depth, level), _crossing(at[::-1], depth[::-1], level)
-    return Suggestion(float(10 ** (low + POINT * (high - low))), float(10**low), float(10**high))
+    return _found(lrs, low + POINT * (high - low), low, high)
 
 
 def steepest(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
     """Where the loss falls fastest per factor of the learning rate: argmin of the central differences in log lr, as in
     fastai v1's "min numerical gradient" and fastai 2's `steep`."""
-    log_lr, losses = _curve(lrs, losses)
+    lrs, log_lr, losses = _curve(lrs, losses)
     if len(losses) < 3:
         return _too_short(losses, 3)
     rise, run = (np.r_[a[1] - a[0], a[2:] - a[:-2], a[-1] - a[-2]] for a in (losses, log_lr))
     slope = rise / run
     if slope.min() >= 0:
         return Suggestion(None, reason=FLAT)
-    return Suggestion(float(10 ** log_lr[slope.argmin()]))
+    return _found(lrs, log_lr[slope.argmin()])
 
 
 def minimum(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
-    """A tenth of where the loss is lowest: fastai v1's "min loss divided by 10" and fastai 2's `minimum`."""
-    log_lr, losses = _curve(lrs, losses)
+    """A tenth of where the loss is lowest: fastai v1's "min loss divided by 10" and fastai 2's `minimum`.
+
+    No suggestion if that is below the first learning rate.
+    """
+    lrs, log_lr, losses = _curve(lrs, losses)
     if not len(losses):
         return _too_short(losses, 1)
-    return Suggestion(float(10 ** (log_lr[losses.argmin()] - 1)))
+    if (lowest := int(losses.argmin())) == 0:
+        return Suggestion(None, reason=FLAT)
+    if log_lr[lowest] - 1 < log_lr[0]:
+        return Suggestion(None, reason=f"the loss is lowest at {lrs[lowest]:.2E}, and a tenth of that is below the "
+                                       f"first learning rate that counts, {lrs[0]:.2E}; try a lower start_lr")
+    return _found(lrs, log_lr[lowest] - 1)
 
 
 def valley(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
     """The middle (in log lr) of the longest falling subsequence of the losses, as if it had no gaps before its end:
     fastai 2's `valley`, its default rule."""
-    log_lr, losses = _curve(lrs, losses)
+    lrs, log_lr, losses = _curve(lrs, losses)
     if len(losses) < 2:
         return _too_short(losses, 2)
     lowest: list[float] = []    # for each length, the last and lowest loss of a falling subsequence, negated to ascend
@@ -121,21 +130,30 @@ def valley(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
     if len(lowest) < 2:
         return Suggestion(None, reason=FLAT)
     low, high = log_lr[max(0, end - len(lowest))], log_lr[end]
-    return Suggestion(float(10 ** ((low + high) / 2)), float(10**low), float(10**high))
+    return _found(lrs, (low + high) / 2, low, high)
 
 
 RULES: dict[str, Rule] = {"basin": basin, "steepest": steepest, "minimum": minimum, "valley": valley}
 
 
-def _curve(lrs: ArrayLike, losses: ArrayLike) -> tuple[Floats, Floats]:
-    """log10 of the learning rates, and the losses, where these are finite."""
+def _curve(lrs: ArrayLike, losses: ArrayLike) -> tuple[Floats, Floats, Floats]:
+    """The learning rates, their log10, and the losses, where these are finite."""
     lrs, losses = np.asarray(lrs, dtype=float), np.asarray(losses, dtype=float)
     if lrs.shape != losses.shape or lrs.ndim != 1:
         raise ValueError(f"lrs and losses must be two lists of equal length, not {lrs.shape} and {losses.shape}")
     if len(lrs) and not (lrs[0] > 0 and np.isfinite(lrs[-1]) and np.all(np.diff(lrs) > 0)):
         raise ValueError("the learning rates must be above 0 and grow from batch to batch, as those of lr_find do")
     finite = np.isfinite(losses)
-    return np.log10(lrs[finite]), losses[finite]
+    return lrs[finite], np.log10(lrs[finite]), losses[finite]
+
+
+def _found(lrs: Floats, lr: float, low: float | None = None, high: float | None = None) -> Suggestion:
+    """A suggestion of the learning rates with these log10; rounding does not take them out of what was tested."""
+    def within(x: float) -> float:
+        return float(np.clip(10**x, lrs[0], lrs[-1]))
+    if low is None or high is None:
+        return Suggestion(within(lr))
+    return Suggestion(within(lr), within(low), within(high))
 
 
 def _crossing(x: Floats, y: Floats, level: float) -> float:
@@ -205,15 +223,23 @@ class RangeTest:
             return "Range test without a batch"
         head = (f"Range test: {len(self.lrs)} losses, lr {self.lrs[0]:.2E} to {self.lrs[-1]:.2E}, "
                 f"lowest smoothed loss {self.lowest:.4g}")
-        return "\n".join([head, *(f"  {name:10}{found!r}" for name, found in self.suggestions.items())])
+        if self.suggestion.lr is not None:
+            return "\n".join([head, *(f"  {name:10}{found!r}" for name, found in self.suggestions.items())])
+        # one clear thing; that other rules name a number all the same must not look like the opposite of it
+        others = [f"{name} {found.lr:.2E}" for name, found in self.suggestions.items() if found.lr is not None]
+        return "\n".join([head, f"  no suggestion: {self.suggestion.reason}",
+                          *([f"  rules that do not ask for this: {', '.join(others)}"] if others else [])])
 
 
 class RangeTests(dict[str, RangeTest]):
-    """The range tests of a sweep, by what was set for each ("wd 0.01, bs 64"). It prints a table of suggestions."""
+    """The range tests of a sweep, by what was set for each ("wd 0.01, bs 64"). It prints a table of suggestions, and
+    why `basin` has none where it has none."""
 
     def __repr__(self) -> str:
         width = 2 + max(map(len, self), default=0)
         head = f"{'':{width}}{'lowest loss':>11}" + "".join(f"{rule:>11}" for rule in RULES)
-        return "\n".join([head, *(f"{name:{width}}{test.lowest:11.4g}"
-                                  + "".join(f"{'none' if s.lr is None else f'{s.lr:.2E}':>11}"
-                                            for s in test.suggestions.values()) for name, test in self.items())])
+        rows = [f"{name:{width}}{test.lowest:11.4g}" + "".join(f"{'none' if s.lr is None else f'{s.lr:.2E}':>11}"
+                                                               for s in test.suggestions.values())
+                for name, test in self.items()]
+        return "\n".join([head, *rows, *(f"no suggestion for {name}: {test.suggestion.reason}"
+                                         for name, test in self.items() if test.suggestion.lr is None)])

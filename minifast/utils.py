@@ -181,12 +181,13 @@ def shape_of(x: Any) -> str:
             + (f" from {int(x.min())} to {int(x.max())}" if whole else ""))
 
 
-def weighted_mean(values: list[Any], counts: Sequence[int]) -> float | None:
-    """Mean over samples of the means of batches (tensors of one number, `counts` samples each), in float64, None
-    without batches. It is read from the device in one go."""
+def weighted_mean(values: list[Any] | Tensor, counts: Sequence[int]) -> float | None:
+    """Mean over samples of the means of batches (tensors of one number, or one of them all; `counts` samples each), in
+    float64, None without batches. It is read from the device in one go."""
     if not len(values):
         return None
-    v = torch.stack([one_number(v).reshape(()) for v in values]).cpu().double()
+    v = values if isinstance(values, Tensor) else torch.stack([one_number(v).reshape(()) for v in values])
+    v = v.cpu().double()
     n = torch.tensor(counts, dtype=torch.float64)
     return float((v * n).sum() / n.sum())
 

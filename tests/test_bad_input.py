@@ -16,9 +16,11 @@ from minifast.layers import CrossEntropyFlat
 from minifast.learner import Learner
 from minifast.metrics import accuracy
 from minifast.stepper import Stepper
+from minifast.suggestion import RangeTest, RangeTests
 
 NAN, INF = float("nan"), float("inf")
 CLASS = nn.CrossEntropyLoss
+FOUND = RangeTest([1e-3, 1e-2], [2.0, 1.0])
 
 
 def callback_with(**handlers):
@@ -101,6 +103,11 @@ CASES = [
     (fit(1, [1e-3, NAN], layer_group_count=2), ValueError, r"above 0, not nan"),
     (fit(1, slice(0, 1e-2)), ValueError, r"above 0, not 0"),
     (fit(1, slice(None)), TypeError, r"learning rate must be a number, not None"),
+    (fit(1, FOUND), TypeError, r"learning rate must be a number, not a RangeTest: its \.suggestion is one$"),
+    (one_cycle(1, slice(FOUND)), TypeError, r"not a RangeTest: its \.suggestion is one$"),
+    (fit(1, RangeTests({"bs 8": FOUND})), TypeError,
+     r"must be a number, not a RangeTests: \.suggestion of one of its tests is one, \['bs 8'\]\.suggestion$"),
+    (fit(1, FOUND.suggestion), ValueError, r"^the range test suggests no learning rate: too short: 2 finite losses"),
     (fit(1, slice(1e-5, 1e-4, 1e-3)), ValueError, r"slice\(1e-05, 0.0001, 0.001\) has three values.*give a list"),
     (one_cycle(1, -1), ValueError, r"learning rate must be a finite number above 0, not -1"),
     (one_cycle(1, [1, 2, 3]), ValueError, r"3 values for 1 layer group"),
@@ -166,6 +173,10 @@ CASES = [
     (grouped("split", nn.Linear(1, 1)), ValueError, r"cannot split the model at Linear\(.*it is not in the model"),
     (grouped("split", []), ValueError, r"groups leave out 4 of the model's parameters"),
     (grouped("split", 3), TypeError, r"split_on must give modules of the model or lists of its layers, not 3"),
+    (grouped("split", [5]), TypeError, r"split_on must give modules of the model or lists of its layers, not \[5\]"),
+    (grouped("split", "1"), TypeError, r"split_on must give modules .*, not '1'"),
+    (grouped("split", lambda model: [[model[0]], [1]]), TypeError, r"lists of its layers, not \[\[Linear.*\[1\]\]"),
+    (grouped("split", lambda model: [model[1], [model[0]]]), TypeError, r"lists of its layers, not \[Linear"),
     (fit(1, layers=[nn.Linear(5, 5), nn.Linear(5, 4)], layer_groups=[nn.Linear(5, 4), nn.Linear(1, 1)]),
      ValueError, r"layer groups leave out some of the model's parameters: cut it anew with learn.split"),
 

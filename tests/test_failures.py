@@ -63,7 +63,7 @@ def test_a_spoiled_input_is_named_with_its_batch_and_rates():
     with pytest.raises(FloatingPointError, match=r"^epoch 1, batch 7, lr 0.00891, momentum 0.861: the input was "
                                                  r"the first to be NaN\. The learner is as it was in epoch 0 before"):
         learn.fit_one_cycle(3, 0.01)
-    assert finite(learn) and learn.stopped == "by FloatingPointError in epoch 1, batch 7"
+    assert finite(learn) and learn.stopped == "by FloatingPointError in epoch 1, batch 8"
     assert len(learn.recorder.losses) == len(learn.recorder.lrs) == 28
     learn.recorder.plot_losses(return_fig=True)
     learn.callbacks = []

@@ -491,6 +491,16 @@ def test_the_result_is_where_it_is_looked_for(capsys):
     assert len(figure.axes[0].get_lines()[0].get_xdata()) == 5
 
 
+@pytest.mark.parametrize("sweep", [{}, {"wds": [0.1, 0.2]}])
+def test_what_it_says_promises_a_suggestion_only_where_there_is_one(capsys, sweep):
+    learn = fake_learner(train_length=200, batch_size=10, silent=False)
+    learn.lr_find(**sweep)
+    assert "plot(suggestion=True) also marks a suggestion" in capsys.readouterr().out
+    learn.lr_find(num_it=3, **sweep)
+    assert capsys.readouterr().out == ("LR finder is complete; learn.recorder.plot() draws it. No suggestion: too "
+                                       "short: 3 finite losses where it takes 10; try more (num_it=)\n")
+
+
 def test_it_is_quiet_when_the_learner_is(capsys):
     fake_learner().lr_find(num_it=3)
     assert capsys.readouterr().out == ""

@@ -3,6 +3,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn, optim
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from minifast.optimizer import AdamW, FusedAdam, OptimWrapper
 
@@ -69,6 +70,48 @@ def test_the_default_is_torchs_fused_adam_to_the_bit(decoupled):
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
     for (p, s), (q, t) in zip(opt.opt.state.items(), twin.state.items(), strict=True):
         assert torch.equal(p, q) and s.keys() == t.keys() and all(torch.equal(s[k], t[k]) for k in s)
+
+
+def test_hooks_on_the_default_optimizers_step_are_called():
+    net, heard = nn.Linear(2, 1), []
+    opt = OptimWrapper.create(AdamW, 0.1, [net]).opt
+    handles = [opt.register_step_pre_hook(lambda *_: heard.append("before")),
+               register_optimizer_step_post_hook(lambda *_: heard.append("after"))]
+    train(opt, net, 2)
+    for handle in handles:
+        handle.remove()
+    train(opt, net, 1)
+    assert heard == ["before", "after"] * 2
+
+
+@pytest.mark.parametrize("opt_func", [AdamW, partial(optim.SGD, momentum=0.9)])
+@pytest.mark.parametrize("how", ["relaid", "loaded"])
+def test_the_state_follows_its_parameters_into_another_memory_layout(opt_func, how):
+    torch.manual_seed(0)
+    ours, twin = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+    twin.load_state_dict(ours.state_dict())
+    opt, other = (OptimWrapper.create(opt_func, 0.1, [net]) for net in (ours, twin))
+    x = torch.randn(8, 3, 5, 5)
+
+    def steps(opt, net, n):
+        for _ in range(n):
+            net(x).square().mean().backward()
+            opt.step()
+            opt.zero_grad()
+
+    steps(opt, ours, 3)
+    steps(other, twin, 3)
+    if how == "loaded":
+        saved = opt.state_dict()
+        opt = OptimWrapper.create(opt_func, 0.1, [ours.to(memory_format=torch.channels_last)])
+        opt.load_state_dict(saved)
+    else:
+        ours.to(memory_format=torch.channels_last)
+        opt.align()
+    assert ours.weight.stride() != twin.weight.stride()
+    steps(opt, ours, 3)
+    steps(other, twin, 3)
+    assert torch.allclose(ours.weight, twin.weight, atol=1e-5)
 
 
 def test_the_default_falls_back_to_torchs_adam():

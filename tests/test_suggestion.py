@@ -80,7 +80,7 @@ def test_basin_stands_noise(seed):
                          ids=["flat", "rises", "explodes"])
 def test_a_loss_that_never_falls(losses):
     lrs = np.logspace(-7, 1, 100)
-    for rule in basin, steepest, valley:
+    for rule in RULES.values():
         said = rule(lrs, losses)
         assert said.lr is None and said.low is None and "never falls" in said.reason
 
@@ -156,7 +156,8 @@ def test_losses_that_are_not_finite_are_left_out(rule, seed, at, bad):
 def test_whatever_the_losses_the_answer_is_a_finite_number_or_a_reason(rule, losses):
     said = rule(np.logspace(-7, 1, len(losses)) if losses else [], losses)
     assert (said.lr is None) == bool(said.reason)
-    assert said.lr is None or 1e-9 < said.lr < 11 and (said.low is None or said.low <= said.lr <= said.high)
+    ends = [x for x in (said.low, said.lr, said.high) if x is not None]
+    assert ends == sorted(ends) and all(1e-7 <= x <= 10 for x in ends)
 
 
 @every_rule
@@ -168,6 +169,23 @@ def test_the_arguments_are_left_alone(rule):
     assert np.array_equal(losses, before, equal_nan=True)
 
 
+@every_rule
+@given(st.lists(st.floats(0.5, 2), min_size=10, max_size=40), st.floats(1e-7, 1e-3), st.floats(1.5, 1e4))
+def test_no_answer_lies_outside_of_what_was_tested(rule, losses, start, times):
+    lrs = np.geomspace(start, start * times, len(losses))
+    for said in (rule(lrs, losses), RangeTest(lrs, losses).suggest(rule)):
+        ends = [x for x in (said.lr, said.low, said.high) if x is not None]
+        assert all(lrs[0] <= x <= lrs[-1] for x in ends)
+
+
+def test_minimum_declines_where_a_tenth_of_it_was_not_tested():
+    lrs = np.geomspace(1e-2, 1, 21)
+    said = minimum(lrs, np.abs(np.arange(21) - 5))
+    assert said.lr is None and "lowest at 3.16E-02, and a tenth of that is below the first" in said.reason
+    assert "start_lr" in said.reason
+    assert minimum(lrs, np.abs(np.arange(21) - 15)).lr == pytest.approx(lrs[5])
+
+
 # ---- RangeTest
 
 def test_a_range_test_prints_its_suggestions():
@@ -175,8 +193,18 @@ def test_a_range_test_prints_its_suggestions():
     assert lines[0].startswith("Range test: 100 losses, lr 1.00E-07 to 1.00E+01, lowest smoothed loss 0.3")
     assert [line.split()[0] for line in lines[1:]] == ["basin", "steepest", "minimum", "valley"]
     assert lines[1] == f"  basin     {basin(*curve())!r}"
-    assert "none: the loss never falls" in repr(RangeTest(np.logspace(-7, 1, 50), np.ones(50)))
     assert repr(RangeTest([], [])) == "Range test without a batch"
+
+
+def test_a_range_test_without_a_suggestion_says_one_thing_first():
+    lines = repr(RangeTest(np.logspace(-7, 1, 50), np.ones(50))).splitlines()
+    assert lines[1:] == ["  no suggestion: the loss never falls; try other learning rates"]
+    test = RangeTest(np.logspace(-7, 1, 100), np.random.default_rng(0).normal(1, 0.1, 100))
+    why, others = repr(test).splitlines()[1:]
+    assert why == f"  no suggestion: {test.suggestion.reason}" and "too noisy" in why
+    said = {name: s.lr for name, s in test.suggestions.items()}
+    assert said["minimum"] is None
+    assert others == f"  rules that do not ask for this: steepest {said['steepest']:.2E}, valley {said['valley']:.2E}"
 
 
 def test_basin_reads_the_batches_own_losses_the_others_the_smoothed_ones():
@@ -264,10 +292,11 @@ def test_a_sweep_of_one_is_a_sweep_and_equals_the_plain_test():
 
 def test_a_sweep_prints_a_table():
     tests = RangeTests({"wd 0.1": RangeTest(*curve()), "wd 1": RangeTest(np.logspace(-7, 1, 50), np.ones(50))})
-    head, first, second = repr(tests).splitlines()
+    head, first, second, why = repr(tests).splitlines()
     assert head.split() == ["lowest", "loss", *RULES]
     assert first.split()[:4] == ["wd", "0.1", f"{min(curve()[1]):.4g}", f"{basin(*curve()).lr:.2E}"]
     assert second.split()[2:4] == ["1", "none"] and len(head) == len(first) == len(second)
+    assert why == f"no suggestion for wd 1: {tests['wd 1'].suggestion.reason}"
 
 
 def test_the_batch_size_of_a_foreign_loader_cannot_be_swept():
@@ -341,4 +370,4 @@ def test_a_plot_without_a_suggestion_says_why(capsys):
     learn = fake_learner(train_length=200)
     learn.recorder.range_test = RangeTest(np.logspace(-7, 1, 50), np.ones(50))
     [axis] = learn.recorder.plot(suggestion=True, return_fig=True).axes
-    assert axis.get_legend() is None and "basin     none: the loss never falls" in capsys.readouterr().out
+    assert axis.get_legend() is None and "no suggestion: the loss never falls" in capsys.readouterr().out

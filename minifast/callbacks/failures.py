@@ -70,8 +70,9 @@ class Interruption(LearnerCallback):
 class FiniteGuard(LearnerCallback):
     """Ends a fit whose training loss is NaN or infinite, by a FloatingPointError that says where it began.
 
-    It asks the device every eight batches and at the end of an epoch; a GPU's answer travels while it works on, and is
-    read eight batches later, so that nobody waits. From time to time (at the beginning of an epoch, and as
+    It looks at the smoothed loss, which stays infinite or NaN once a loss has been, every eight batches and at the end
+    of an epoch; a GPU's answer travels while it works on, and is read eight batches later, so that nobody waits. From
+    time to time (at the beginning of an epoch, and as
     often as costs less than 1 % of the time) it keeps a copy of all that training changes, in the CPU's memory. When a
     loss is not finite, training is repeated from there under observation, up to the first layer, gradient or parameter
     that is not finite, and then the copy is put back.
@@ -83,7 +84,6 @@ class FiniteGuard(LearnerCallback):
 
     def __init__(self, learn: Any) -> None:
         super().__init__(learn)
-        self.losses: list[Tensor] = []
         self.answer: Callable[[], bool] | None = None
         self.good: dict[str, Any] | None = None
         self.cost = self.kept_at = 0.0
@@ -93,31 +93,26 @@ class FiniteGuard(LearnerCallback):
         return {}
 
     def on_train_begin(self) -> None:
-        self.losses, self.answer, self.good, self.cost, self.kept_at = [], None, None, 0.0, 0.0
+        self.answer, self.good, self.cost, self.kept_at = None, None, 0.0, 0.0
         self.pass_state: dict[str, Any] | None = None
 
     def on_epoch_begin(self) -> None:
         self.pass_state = self.learn.data.train_dl.state_dict()
 
-    def on_batch_begin(self, train: bool, num_batch: int) -> None:
-        if train and not self.losses:  # what has not been looked at is not known to be good
+    def on_batch_begin(self, train: bool, num_batch: int, smooth_loss: Tensor | None) -> None:
+        if train and (not num_batch % CHECK_EVERY or self.good is None):
+            self._ask(smooth_loss)
             pause = 50 * self.cost if num_batch == 0 else max(1.0, 100 * self.cost)
             if time.monotonic() - self.kept_at >= pause:
-                self._hear()
+                self._hear()    # what has not been looked at is not known to be good
                 self._keep()
 
-    def on_batch_end(self, train: bool, last_loss: Tensor) -> None:
-        if train:
-            self.losses.append(last_loss)
-            if len(self.losses) >= CHECK_EVERY:
-                self._ask()
-
-    def on_epoch_end(self) -> None:
-        self._ask()
+    def on_epoch_end(self, smooth_loss: Tensor | None) -> None:
+        self._ask(smooth_loss)
         self._hear()
 
     def on_train_end(self) -> None:
-        self.losses, self.answer, self.good = [], None, None
+        self.answer = self.good = None
 
     def _keep(self) -> None:
         began = time.monotonic()
@@ -128,10 +123,10 @@ class FiniteGuard(LearnerCallback):
         self.kept_at = time.monotonic()
         self.cost = self.kept_at - began
 
-    def _ask(self) -> None:
+    def _ask(self, loss: Tensor | None) -> None:
         self._hear()
-        if self.losses:
-            self.answer, self.losses = all_finite(self.losses), []
+        if loss is not None:
+            self.answer = is_finite(loss)
         if self.learn.data.device.type != "cuda":
             self._hear()  # it is there already
 
@@ -180,9 +175,9 @@ class FiniteGuard(LearnerCallback):
         return [cb for cb in self.learn.handler.callbacks if shapes_training(cb)]
 
 
-def all_finite(losses: list[Tensor]) -> Callable[[], bool]:
-    """Whether all of them are finite, asked now and told when the result is called; a GPU is not waited for before."""
-    finite = torch.stack([loss.float() for loss in losses]).isfinite().all()
+def is_finite(loss: Tensor) -> Callable[[], bool]:
+    """Whether it is finite, asked now and told when the result is called; a GPU is not waited for before."""
+    finite = loss.isfinite()
     if finite.device.type != "cuda":
         host = finite.cpu()
         return lambda: bool(host.numpy())
