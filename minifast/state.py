@@ -40,7 +40,6 @@ EVENTS = ("train_begin", "epoch_begin", "batch_begin", "loss_begin", "backward_b
 @dataclass
 class State:
     """What a run knows. Every field exists from the start; `vars(state)` is what a handler with `**kwargs` is given."""
-
     # where the run is
     n_epochs: int = 0                   # epochs asked for
     epoch: int = 0                      # index of the epoch; goes up after on_epoch_end
@@ -75,7 +74,6 @@ class State:
 
 class Update(TypedDict, total=False):
     """The fields that a handler may answer with."""
-
     n_epochs: int
     epoch: int
     num_batch: int
