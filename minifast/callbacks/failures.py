@@ -17,6 +17,7 @@ from ..checkpoint import learner_state, load_learner_state
 from ..loop import train_batch
 from ..utils import map_tensors, tensors_in
 from .checkpoint import shapes_training
+from .hooks import uncompiled
 
 __all__ = ["FiniteGuard", "Interruption"]
 
@@ -150,7 +151,7 @@ class FiniteGuard(LearnerCallback):
         self._put_back()
         learn, state, probe = self.learn, dataclasses.replace(self.good["state"]), _Probe(self.learn)  # type: ignore[index]
         handler = CallbackHandler([*self._taking_part(), probe], state=state)
-        with probe.watching():
+        with probe.watching(), uncompiled(learn.model):
             while not probe.found and state.iteration <= last:
                 if state.num_batch == 0:
                     learn.model.train()

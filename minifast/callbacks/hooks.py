@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -101,7 +102,7 @@ class HookCallback(LearnerCallback):
     """Has `self.hook(module, inputs, output)`, to be overridden, called at each forward pass of `modules` in a run.
 
     `modules`: default all with parameters of their own. What the calls returned last is in `self.hooks.stored`. The
-    hooks come off when the run ends, however it ends.
+    hooks come off when the run ends, however it ends. RuntimeError for a compiled model, which would not call them.
     """
 
     hooks: Hooks | None = None
@@ -114,12 +115,25 @@ class HookCallback(LearnerCallback):
         """What is done with a module's output (without its graph)."""
 
     def on_train_begin(self, **kwargs: Any) -> None:
+        if self.learn.model._compiled_call_impl is not None:
+            raise RuntimeError(f"compiled code calls no hooks of a {type(self).__name__}: learn.compile(False) "
+                               "turns it off")
         self.hooks = Hooks(self.modules, self.hook)
 
     def on_train_end(self, **kwargs: Any) -> None:
         if self.hooks is not None:
             self.hooks.remove()
         self.hooks = None
+
+
+@contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Inside, the model runs as it is written, which compiled code would not: so hooks on its layers are called."""
+    compiled, model._compiled_call_impl = model._compiled_call_impl, None
+    try:
+        yield
+    finally:
+        model._compiled_call_impl = compiled
 
 
 def dummy_eval(model: nn.Module, size: tuple[int, ...] = (64, 64)) -> Any:
@@ -141,7 +155,7 @@ def dummy_eval(model: nn.Module, size: tuple[int, ...] = (64, 64)) -> Any:
 
 def model_sizes(model: nn.Module, size: tuple[int, ...] = (64, 64)) -> list[torch.Size | None]:
     """The output shape of each child of `model` for one random sample of that size; None where it is no tensor."""
-    with hook_outputs(model.children()) as hooks:
+    with uncompiled(model), hook_outputs(model.children()) as hooks:
         dummy_eval(model, size)
         outputs = [first_tensor(output) for output in hooks.stored]
     return [None if x is None else x.shape for x in outputs]

@@ -12,7 +12,7 @@ from ..checkpoint import preserved
 from ..metrics import metric_name
 from ..state import EVENTS
 from ..utils import listify
-from .hooks import hook_outputs
+from .hooks import hook_outputs, uncompiled
 
 __all__ = ["Text", "model_summary", "listeners_summary"]
 
@@ -28,7 +28,8 @@ def model_summary(learn: Any) -> Text:
     they are trained; then totals. The batch goes through it in eval mode, and all is as before afterwards."""
     named = [(name, m) for name, m in learn.model.named_modules()
              if not list(m.children()) or list(m.parameters(recurse=False))]
-    with preserved(learn), hook_outputs([m for _, m in named]) as hooks, torch.no_grad():
+    hooks = hook_outputs([m for _, m in named])
+    with hooks, preserved(learn), uncompiled(learn.model), torch.no_grad():
         learn.model.eval()
         x, _ = learn.data.one_batch(detach=False, denorm=False, cpu=False)
         learn.model(*listify(x))

@@ -1,0 +1,75 @@
+"""`learn.compile`: the same training through torch.compile, and back. The back end here compiles nothing: it counts."""
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from minifast.callbacks import ActivationStats
+from minifast.fakes import fake_learner
+
+
+class BackEnd:
+    """A back end that runs what it is given, and counts the runs."""
+
+    def __init__(self):
+        self.runs = 0
+
+    def __call__(self, graph, inputs):
+        def run(*args):
+            self.runs += 1
+            return graph.forward(*args)
+        return run
+
+
+def test_a_compiled_model_trains_to_the_same_weights_and_back():
+    ours, twin = fake_learner(), fake_learner()
+    twin.model.load_state_dict(ours.model.state_dict())
+    twin.data = copy.deepcopy(ours.data)
+    back_end = BackEnd()
+    names = list(ours.model.state_dict())
+    assert ours.compile(backend=back_end) is ours
+    ours.fit(1, 0.01)
+    twin.fit(1, 0.01)
+    assert back_end.runs == len(ours.data.train_dl) + len(ours.data.valid_dl)
+    assert list(ours.model.state_dict()) == names
+    assert all(torch.equal(a, b) for a, b in zip(ours.model.parameters(), twin.model.parameters(), strict=True))
+    ours.lr_find(num_it=5)
+    runs = back_end.runs
+    assert runs > len(ours.data.train_dl) + len(ours.data.valid_dl)
+    ours.compile(False).fit(1, 0.01)
+    twin.fit(1, 0.01)
+    assert back_end.runs == runs
+    assert all(torch.equal(a, b) for a, b in zip(ours.model.parameters(), twin.model.parameters(), strict=True))
+
+
+def test_files_go_between_a_compiled_and_a_plain_learner(tmp_path):
+    compiled, plain = (fake_learner(path=tmp_path) for _ in range(2))
+    compiled.compile(backend=BackEnd()).fit(1, 0.01)
+    compiled.save("compiled")
+    plain.load("compiled").fit(1, 0.01)
+    plain.save("plain")
+    compiled.load("plain")
+    assert all(torch.equal(a, b) for a, b in zip(compiled.model.parameters(), plain.model.parameters(), strict=True))
+
+
+def test_hooks_that_would_not_be_called_are_refused_and_the_summary_does_without():
+    learn = fake_learner()
+    learn.fit(1)
+    told = str(learn.summary())
+    learn.compile(backend=BackEnd())
+    with pytest.raises(RuntimeError, match=r"ActivationStats: learn\.compile\(False\)"):
+        learn.fit(1, callbacks=ActivationStats(learn))
+    assert str(learn.summary()) == told
+    assert learn.model._compiled_call_impl is not None
+    learn.compile(False).fit(1, callbacks=ActivationStats(learn))
+
+
+def test_where_a_loss_became_nan_is_found_in_a_compiled_model():
+    learn = fake_learner(layers=[nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 4)])
+    with torch.no_grad():
+        learn.model[2].bias[0] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"the output of layer 2 \(Linear\) was the first to be NaN"):
+        learn.compile(backend=BackEnd()).fit(1)
