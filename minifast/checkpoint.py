@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from .callback import Callback
 from .utils import rng_state, set_rng_state
 
-__all__ = ["save_file", "load_file", "previous_of", "learner_state", "load_learner_state", "plain", "preserved"]
+__all__ = ["save_file", "load_file", "previous_of", "learner_state", "load_learner_state", "misfit", "plain",
+           "preserved"]
 
 
 FORMAT = 1              # of the files; goes up when an older minifast could not make sense of a new one
@@ -143,6 +144,23 @@ def load_learner_state(learn: Any, state: dict[str, Any]) -> None:
         grad = state["grads"].get(i)
         p.grad = None if grad is None else torch.empty_like(p).copy_(grad)  # laid out as the parameter is
     set_rng_state(state["rng"])
+
+
+def misfit(model: nn.Module, state: dict[str, Any]) -> str:
+    """What of a state dict does not fit `model`, in short, and what to do; an empty string if all fits."""
+    own = model.state_dict()
+    shapes = {name: [tuple(getattr(s[name], "shape", ())) for s in (state, own)] for name in own if name in state}
+    others = [f"{name}: {saved} in the file, {now} in the model" for name, (saved, now) in shapes.items()
+              if saved != now]
+    parts = [("of the model's weights are missing", [name for name in own if name not in state], ", "),
+             ("are not in the model", [str(name) for name in state if name not in own], ", "),
+             ("have other shapes", others, "; ")]
+    found = [f"{len(names)} {what} ({comma.join([*names[:3], *(['...'] if len(names) > 3 else [])])})"
+             for what, names, comma in parts if names]
+    if not found:
+        return ""
+    rest = f", or load the {len(shapes)} that fit with strict=False" if shapes and not others else ""
+    return f"{'; '.join(found)}. Make the learner with the model that was saved{rest}"
 
 
 def plain(x: Any) -> Any:

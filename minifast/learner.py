@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,13 @@ from .callbacks.safety import TerminateOnNaNCallback
 from .callbacks.scheduler import ParamScheduler
 from .callbacks.summary import Text, listeners_summary, model_summary
 from .check import Report, check
-from .checkpoint import load_file, preserved, save_file
+from .checkpoint import load_file, misfit, preserved, save_file
 from .data import DataBunch, DatasetType, resolved
 from .inference import ClassificationInterpretation, prediction, predictions, run_validation
 from .layers import split_model
 from .metrics import as_metric
 from .optimizer import NORM_LAYERS, AdamW, OptimWrapper
-from .progress import Progress
+from .progress import OneBar, Progress
 from .recorder import Recorder
 from .state import State
 from .suggestion import RangeTest, RangeTests, Suggestion
@@ -90,7 +90,7 @@ class Learner:
         self._opt: OptimWrapper | None = None
         self.recorder = Recorder(self, add_time)
         self.handler: CallbackHandler | None = None     # of the run in progress, None outside of one
-        self.stopped: str | None = None                 # why the last run ended early, None if it did not
+        self.stopped: str | None = None                 # why the last fit ended early, None if it did not
 
     # ---- training
 
@@ -147,7 +147,8 @@ class Learner:
                     self.data = with_batch_size(self.data, one["bs"])
                 finder = LRFinder(self, start_lr, end_lr, num_it, stop_div, linear, valid_every)
                 self._set_opt(self.opt.values("lr"), one.get("wd", wd))
-                self._run(-(-num_it // len(self.data.train_dl)), [*self.taking_part(in_fit=False), finder])
+                self._run(-(-num_it // len(self.data.train_dl)), [*self.taking_part(in_fit=False), finder],
+                          OneBar(num_it, self.silent))
             found[", ".join(f"{name} {value}" for name, value in one.items())] = finder.result
         result = found if swept else finder.result
         self.lr_finder, self.recorder.range_test = finder, result
@@ -173,8 +174,8 @@ class Learner:
             every.append(FiniteGuard(self))
         return [*every, Interruption(self)]
 
-    def _run(self, epochs: int, callbacks: Sequence[Callback]) -> None:
-        with Progress(epochs, self.silent) as pbar:
+    def _run(self, epochs: int, callbacks: Sequence[Callback], shown: Progress | None = None) -> None:
+        with shown or Progress(epochs, self.silent) as pbar:
             n_updates = epochs * len(self.data.train_dl)
             state = State(n_epochs=epochs, n_updates=n_updates, metrics=listify(self.metrics), pbar=pbar)
             before, self.stopped = self.handler, None
@@ -325,6 +326,16 @@ class Learner:
         self.model.to(memory_format=torch.channels_last if on else torch.contiguous_format)
         return self._replace(ChannelsLast, ChannelsLast(self) if on else None)
 
+    def compile(self, on: bool = True, **options: Any) -> Learner:
+        """Run the model through `torch.compile` from now on, or, with False, as it is. `options` are torch's: `mode`,
+        `backend`, ... Weights, their names and files stay the same, results too but for rounding. The first batch of
+        each kind takes long, up to minutes. Compiled code does not call hooks on layers: see `HookCallback`."""
+        if on:
+            self.model.compile(**options)
+        else:
+            self.model._compiled_call_impl = None   # torch has no public way back
+        return self
+
     def show_callbacks(self, callbacks: Any = None) -> Text:
         """Who listens to which event of a fit (with these `callbacks`), in which order."""
         before = dict(vars(self))
@@ -386,7 +397,7 @@ class Learner:
     def load(self, name: str | Path, device: Any = None, strict: bool = True, with_opt: bool = True) -> Learner:
         """Read what `save` wrote, or a bare state dict; only tensors and plain values are accepted. Returns itself.
 
-        If anything does not fit, an error says so and nothing is loaded.
+        If anything does not fit, an error says what (RuntimeError for the weights) and nothing is loaded.
         """
         path = self._file(name)
         state = load_file(path, self.data.device if device is None else resolved(device))
@@ -401,6 +412,8 @@ class Learner:
                 self.opt.load_state_dict(opt)
         except Exception as e:
             self.model.load_state_dict(before)  # torch has loaded what did fit
+            if isinstance(e, RuntimeError) and (why := misfit(self.model, model)):
+                raise RuntimeError(f"{path} does not fit the model, so nothing is loaded from it: {why}") from None
             e.add_note(f"nothing is loaded from {path}")
             raise
         return self
@@ -428,9 +441,8 @@ def _weight_decay(wd: Any) -> float:
 
 def _learning_rate(lr: Any) -> float:
     if isinstance(lr, (RangeTest, RangeTests)):
-        which = "its .suggestion" if isinstance(lr, RangeTest) else ".suggestion of one of its tests"
-        example = "".join(f", [{name!r}].suggestion" for name in list(lr)[:1]) if isinstance(lr, RangeTests) else ""
-        raise TypeError(f"the learning rate must be a number, not a {type(lr).__name__}: {which} is one{example}")
+        hint = "its .suggestion" if isinstance(lr, RangeTest) else f"the .suggestion of one: {', '.join(map(repr, lr))}"
+        raise TypeError(f"the learning rate must be a number, not a {type(lr).__name__}: pass {hint}")
     # without a learning rate a suggestion says why
     return positive_float("the learning rate", float(lr) if isinstance(lr, Suggestion) else lr)
 

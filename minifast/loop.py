@@ -88,7 +88,7 @@ def fit(learn: Any, handler: CallbackHandler) -> None:
                 learn.model.train()
                 fire("epoch_begin")
             dl = learn.data.train_dl
-            for batch in s.pbar.track(dl.batches(start=s.num_batch), total=len(dl) - s.num_batch):
+            for batch in s.pbar.track(dl.batches(start=s.num_batch), total=len(dl), start=s.num_batch):
                 train_batch(learn, handler, batch)
                 if s.stop_epoch:
                     break

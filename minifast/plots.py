@@ -35,32 +35,40 @@ def plot_lr(lrs: Iterable[Any], moms: Iterable[Any] | None = None, start: int = 
 
 
 def plot_range_test(lrs: Iterable[Any], losses: Iterable[Any], points: Mapping[str, float] | None = None,
-                    ax: Any = None, label: str = "", span: tuple[Any, Any] | None = None) -> Axes:
+                    ax: Any = None, label: str = "", span: tuple[Any, Any] | None = None,
+                    nth: tuple[int, int] = (0, 1)) -> Axes:
     """Draw the losses of a range test over their learning rates (log scale); returns the axes.
 
     `points` names learning rates to mark with a dot, their values in the legend; `label` names the curve there. `span`
-    is an interval of learning rates to shade. The y limits keep the descent readable where the loss later explodes: all
-    before the lowest loss is in view, of what follows as much as half that height. Raises ValueError where no loss is
-    finite.
+    is an interval of learning rates to shade. `nth`, (i, n) with i from 0: this is one of n curves in these axes, which
+    are drawn so that all are seen even where they coincide. The y limits keep the descent readable where the loss later
+    explodes: all before the lowest loss is in view, of what follows as much as half that height. Raises ValueError
+    where no loss is finite.
     """
     x, y = _numbers(lrs), _numbers(losses)
     finite = np.isfinite(y)
     x, y = x[finite], _some(y[finite])
     [axis] = _axes(1, ax)
     before = axis.get_ylim() if axis.has_data() else None  # another test's curve, which stays in view
-    [line] = axis.plot(x, y, label=label or None)
+    i, n = nth
+    style: dict[str, Any] = {}
+    if n > 1:  # wide and solid at the bottom, on it narrower ones with gaps: a dash, then 0, 1, 2, ... dots
+        style = {"linestyle": (0, (5, 3) + (1, 3) * (i - 1)) if i else "-", "linewidth": 4 - 2.5 * i / (n - 1)}
+    [line] = axis.plot(x, y, label=label or None, **style)
     axis.set_xscale("log")
     if span is not None:
         axis.axvspan(*span, color=line.get_color(), alpha=0.1, linewidth=0)
     for marker, (name, lr) in zip(cycle("oDs^"), (points or {}).items()):
         axis.plot(lr, np.interp(np.log(lr), np.log(x), y), marker, color=line.get_color(),
-                  label=f"{name}: {lr:.2E}", zorder=3)
+                  label=f"{name}: {lr:.2E}", zorder=3, **style)
     low, high = y.min(), max(y[: y.argmin() + 1].max(), np.median(y))
     height = high - low
     if height > 0 and y.max() > high + height / 2:
         limits = np.array([low - height / 10, high + height / 2])
         axis.set_ylim(*(limits if before is None else (min(before[0], limits[0]), max(before[1], limits[1]))))
-    _label(axis, "Learning rate", "Loss", legend=bool(points or label))
+    _label(axis, "Learning rate", "Loss")
+    if points or label:
+        axis.legend(frameon=False, handlelength=2 if n == 1 else 4)  # room for a dash with its dots
     return axis
 
 
@@ -70,8 +78,9 @@ def plot_losses(train: Iterable[Any], valid_at: Iterable[Any] = (), valid: Itera
 
     `train` is the smoothed loss, `raw` (faint, behind it) each batch's own; `valid_at` are the numbers of batches that
     were done when `valid` was measured, None or NaN in `valid` is left out. `start` batches came before the first of
-    `train`. Raises ValueError where there is no training loss.
+    `train`. All but outliers among `raw` are in view. Raises ValueError where there is no training loss.
     """
+    from matplotlib.lines import Line2D
     ys = _some(_numbers(train))
     done = np.arange(start + 1, start + 1 + len(ys))
     [axis] = _axes(1, ax)
@@ -80,8 +89,17 @@ def plot_losses(train: Iterable[Any], valid_at: Iterable[Any] = (), valid: Itera
     if len(y):
         axis.plot(x, y, "o-", label="Validation", zorder=3)
     if raw is not None:
-        axis.get_ylim()  # settles the limits: one outlier among the raw losses would flatten everything else
-        axis.plot(done, _numbers(raw), color=line.get_color(), alpha=0.25, linewidth=0.8, zorder=1, scaley=False)
+        each = _numbers(raw)
+        # an artist leaves the limits alone: one outlier among the raw losses would flatten everything else
+        axis.add_artist(Line2D(done, each, color=line.get_color(), alpha=0.35, linewidth=0.8, zorder=1,
+                               label="Train, each batch"))
+        each = np.sort(each[np.isfinite(each)])
+        few = max(1, len(each) // 50)  # so many at either end are outliers if they lie far from all the others
+        limits = [*axis.get_ylim(), *each[few:-few][:1], *each[few:-few][-1:]]
+        low, high = min(limits), max(limits)
+        near = each[(each >= low - (high - low) / 2) & (each <= high + (high - low) / 2)]
+        axis.update_datalim(np.column_stack([np.full(len(near), done[0]), near]))
+        axis.autoscale_view()
     _label(axis, "Batches processed", "Loss", legend=True)
     return axis
 

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from .utils import listify
 
-__all__ = ["Progress", "format_time"]
+__all__ = ["Progress", "OneBar", "format_time"]
 
 REDRAW_EVERY = 0.2  # seconds; a redraw reads the loss off the device, which waits for everything queued there
 BAR_LENGTH = 24     # columns; leaves room in a terminal of 80 for epoch, counts, times and loss
@@ -32,11 +32,13 @@ def _in_notebook() -> bool:
     return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
 
 
-def _counter(total: int | None, draw: Callable[[int, str], object]) -> Any:
+def _counter(total: int | None, draw: Callable[[int, str], object], start: int = 0) -> Any:
     from fastprogress.fastprogress import ProgressBar  # type: ignore[import-untyped]
     bar = ProgressBar(None, total=total or "noinfer")
-    bar.on_update, bar.update_every = draw, 0  # it would space its redraws by batches; `Progress` does it by the clock
-    bar.update(0)
+    bar.update_every = 0  # it would space its redraws by batches; `Progress` does it by the clock
+    bar.update(0)  # starts its clock
+    bar.on_update = draw
+    bar.update(start)
     return bar
 
 
@@ -91,26 +93,28 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(finished=kind is None)
 
-    def track(self, batches: Iterable[Any], total: int | None = None) -> Iterator[Any]:
+    def track(self, batches: Iterable[Any], total: int | None = None, start: int = 0) -> Iterator[Any]:
         """Iterate over `batches` under a bar; with no bar to draw this is `iter(batches)` itself.
 
-        `total` is the number of batches where `batches` has no length.
+        `total` is the number of batches where `batches` has no length, with the `start` that came before them.
         """
         if self.face in ("plain", "silent"):
             return iter(batches)
-        return self._track(batches, total or length_hint(batches) or None)
+        return self._track(batches, total or length_hint(batches) or None, start)
 
-    def _track(self, batches: Iterable[Any], total: int | None) -> Iterator[Any]:
-        bar = _counter(total, lambda done, text: self._draw(done, total, text))
+    def _track(self, batches: Iterable[Any], total: int | None, start: int) -> Iterator[Any]:
+        bar, began = _counter(total, lambda done, text: self._draw(done, total, text), start), time.time()
         try:
-            for done, batch in enumerate(batches, 1):
+            for done, batch in enumerate(batches, start + 1):
                 yield batch
                 if time.monotonic() >= self._redraw_at:
                     bar.comment = self.comment()
+                    # as if those before `start` had taken as long each: else what is left would seem quick
+                    bar.start_t = (now := time.time()) - (now - began) * done / (done - start)
                     bar.update(done)
         finally:
             self._erase()
-            if time.time() - bar.start_t > REDRAW_EVERY:
+            if time.time() - began > REDRAW_EVERY:
                 self._redraw_at = 0.0  # after a long pass the next bar appears at once
 
     def start_epoch(self, epoch: int) -> None:
@@ -180,6 +184,25 @@ class Progress:
         plain = "\n".join(_table_line(self._rows[0], row) for row in self._rows)
         shown = {"text/html": "\n".join([styles, *bars[:1], table, *bars[1:]]), "text/plain": plain}
         self._output = _display(self._output, shown, raw=True)
+
+
+class OneBar(Progress):
+    """One bar over all `n_batches` of a run, however many epochs they take: a range test's."""
+
+    def __init__(self, n_batches: int, silent: bool = False, out: TextIO | None = None) -> None:
+        super().__init__(1, silent, out)
+        self.n_batches, self.done = n_batches, 0
+        self._bar: Any = None
+
+    def _track(self, batches: Iterable[Any], total: int | None, start: int) -> Iterator[Any]:
+        if self._bar is None:
+            self._bar = _counter(self.n_batches, lambda done, text: self._draw(done, self.n_batches, text))
+        for batch in batches:  # at the end of an epoch the bar stays where it is
+            yield batch
+            self.done += 1
+            if time.monotonic() >= self._redraw_at:
+                self._bar.comment = self.comment()
+                self._bar.update(self.done)
 
 
 def _display(handle: Any, shown: Any, **kwargs: bool) -> Any:

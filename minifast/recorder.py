@@ -48,6 +48,7 @@ class Recorder(LearnerCallback):
         self.add_time, self.silent = add_time, silent
         self.added_names: list[str] = []
         self.range_test: Any = None     # the last lr_find's result; fits and resets leave it alone
+        self._before: dict[str, Any] = {}   # the last fit's record, until this one's first epoch begins
         self.reset()
 
     def reset(self) -> None:
@@ -74,18 +75,29 @@ class Recorder(LearnerCallback):
     # what the bus tells
 
     def on_train_begin(self, pbar: Any, metrics_names: list[str]) -> None:
+        self._read()
+        self._before = {n: getattr(self, n) for n in (*ARRAYS, *LISTS, "first_epoch")}
         self.reset()
         self.names = ["epoch", "train_loss", "valid_loss", *metrics_names, *self.added_names]
         self.names += ["time"] if self.add_time else []
         self.added_names = []
         pbar.comment = self._comment
-        if not self.silent:
+
+    def _begin(self, pbar: Any) -> None:
+        # not in on_train_begin: there another callback may still refuse the run
+        if self._before and not self.silent:
             pbar.write(self.names)
+        self._before = {}
+
+    def on_train_end(self) -> None:
+        vars(self).update(self._before)     # empty, unless the run was refused before it began
+        self._before, self.added_names = {}, []
 
     def on_epoch_begin(self, epoch: int, pbar: Any) -> None:
         late, self.added_names = self.added_names, []
         if late:
             raise ValueError(f"the table has begun without the columns {late}: {ADDING}")
+        self._begin(pbar)
         pbar.start_epoch(epoch)
         if not self.times:
             self.first_epoch = epoch
@@ -151,6 +163,7 @@ class Recorder(LearnerCallback):
 
     def rewrite(self, epoch: int, pbar: Any) -> None:
         """Print the table's rows so far, for a run that goes on in the middle of `epoch`."""
+        self._begin(pbar)
         pbar.start_epoch(epoch)
         for i in range(len(self.times)):
             self._write_row(self.first_epoch + i, pbar)
@@ -207,13 +220,14 @@ class Recorder(LearnerCallback):
         result = self.range_test or RangeTest(np.array(self.lrs), self.losses)
         tests = result if isinstance(result, RangeTests) else RangeTests({"": result})
         axis = ax
-        for name, test in tests.items():
+        for i, (name, test) in enumerate(tests.items()):
             drawn, found = test.trimmed(skip_start, skip_end), test.suggestion if suggestion else Suggestion(None)
             if len(drawn.lrs) < 3:  # a test with few losses, such as one on validation losses: show what there is
                 drawn = test.trimmed()
             points = {name or "Suggestion": found.lr} if found.lr else {}
             span = (found.low, found.high) if points and len(tests) == 1 else None
-            axis = plots.plot_range_test(drawn.lrs, drawn.losses, points, axis, "" if points else name, span)
+            axis = plots.plot_range_test(drawn.lrs, drawn.losses, points, axis, "" if points else name, span,
+                                         (i, len(tests)))
             if suggestion:
                 self.min_grad_lr = steepest(drawn.lrs, drawn.losses).lr
         if suggestion:

@@ -57,13 +57,13 @@ def test_append_begins_a_file_where_there_is_none(tmp_path):
 def test_append_to_other_columns_is_an_error_before_epoch_0(tmp_path):
     learn = learner(tmp_path)
     learn.fit(1, callbacks=[CSVLogger(learn)])
-    before = (tmp_path / "history.csv").read_text()
+    before, trained = (tmp_path / "history.csv").read_text(), list(learn.recorder.lrs)
     learn.metrics = []
     with pytest.raises(ValueError, match="history.csv has the columns epoch,train_loss,valid_loss,accuracy,time, "
                                          "this run has epoch,train_loss,valid_loss,time: choose another filename"):
         learn.fit(1, callbacks=[CSVLogger(learn, append=True)])
     assert (tmp_path / "history.csv").read_text() == before
-    assert len(learn.recorder.lrs) == 0
+    assert trained and list(learn.recorder.lrs) == trained     # the record of the fit before
 
 
 def test_a_run_that_goes_on_writes_each_epoch_once(tmp_path):

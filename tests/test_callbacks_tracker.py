@@ -263,3 +263,16 @@ def test_losses_other_than_the_mean_are_watched_too():
     tracker = TrackerCallback(learn)
     learn.fit(2, callbacks=[tracker])
     assert tracker.best == min(learn.recorder.val_losses)
+
+
+def test_a_fit_that_is_refused_costs_neither_the_last_record_nor_a_header(capsys):
+    learn = fake_learner(train_length=20, silent=False, metrics=accuracy)
+    learn.fit(2, 0.01)
+    frame, losses = learn.recorder.to_frame(), learn.recorder.raw_losses.tolist()
+    capsys.readouterr()
+    with pytest.raises(ValueError, match="monitors 'acuracy'"):
+        learn.fit(1, 0.01, callbacks=SaveModelCallback(learn, monitor="acuracy"))
+    assert capsys.readouterr().out == ""
+    assert learn.recorder.to_frame().equals(frame) and learn.recorder.raw_losses.tolist() == losses
+    learn.fit(1, 0.01)
+    assert len(learn.recorder.lrs) == 4 and capsys.readouterr().out.startswith("epoch ")

@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 from callback_set import CLASSES, a_learner, furniture, make
-from torch.utils._python_dispatch import TorchDispatchMode
+from host_reads import HostReads
 
 from minifast.callback import Callback, CallbackHandler
 from minifast.callbacks.checkpoint import Checkpoint
@@ -139,22 +139,10 @@ def test_state_goes_through_a_file_and_back(cls, tmp_path):
     assert same(load.back, state)
 
 
-class Reads(TorchDispatchMode):
-    """Counts the scalars that the host reads from tensors: on a GPU it waits for each."""
-
-    def __init__(self):
-        super().__init__()
-        self.n = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.n += func is torch.ops.aten._local_scalar_dense.default
-        return func(*args, **kwargs or {})
-
-
 def reads(cls, path, n_batches):
     learn = a_learner(path, n_batches)
     cb = [] if cls is None else [make(cls, learn)]
-    with Reads() as counted:
+    with HostReads() as counted:
         fit(learn, cb, 2)
     return counted.n
 
@@ -168,7 +156,7 @@ def test_reads_no_value_per_batch(cls, tmp_path):
 
 
 def test_the_counter_of_reads_counts():
-    with Reads() as counted:
+    with HostReads() as counted:
         float(torch.ones(3).sum())
     assert counted.n == 1
 

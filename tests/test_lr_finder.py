@@ -9,6 +9,7 @@ from torch import Tensor, nn, optim
 
 from minifast.callback import Callback, LearnerCallback
 from minifast.callbacks.lr_finder import LRFinder
+from minifast.callbacks.safety import StopAfterNBatches
 from minifast.data import DataBunch
 from minifast.fakes import fake_data, fake_learner
 from minifast.learner import lr_find
@@ -513,6 +514,18 @@ def test_a_failed_test_keeps_the_last_result():
     with pytest.raises(RuntimeError):
         learn.lr_find(num_it=3)
     assert learn.recorder.range_test is found
+
+
+@pytest.mark.parametrize("way", [finds, is_interrupted, fails_in_a_callback], ids=lambda way: way.__name__)
+def test_why_the_last_fit_ended_is_still_known_after_it(tmp_path, way):
+    learn = noisy_learner(tmp_path)
+    learn.callback_fns = []
+    learn.fit(2, 0.01, callbacks=StopAfterNBatches(3))
+    way(learn)
+    assert learn.stopped == "by a callback after epoch 0"
+    learn.fit(1, 0.01)
+    way(learn)
+    assert learn.stopped is None
 
 
 def test_the_function_is_the_method():

@@ -1,24 +1,13 @@
 """What a fit reads from the device: as much for a long epoch as for a short one."""
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from host_reads import HostReads
 
 from minifast.fakes import fake_learner
 from minifast.metrics import accuracy, rmse
 
 
-class Reads(TorchDispatchMode):
-    """Counts the times that a value is read on the host, which would make a GPU's queue run dry."""
-
-    n = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.n += func is torch.ops.aten._local_scalar_dense.default
-        return func(*args, **(kwargs or {}))
-
-
 def reads(fit, batches, **kwargs):
     learn = fake_learner(train_length=5 * batches, valid_length=5 * batches, **kwargs)
-    with Reads() as counted:
+    with HostReads() as counted:
         fit(learn)
     assert len(learn.recorder.lrs) == 2 * batches
     return counted.n

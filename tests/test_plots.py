@@ -114,8 +114,37 @@ def test_losses_stand_at_the_batches_they_belong_to():
     assert drawn(axis) == [[1, 2, 3, 4], [4, 3, 2, 1]]
     assert drawn(axis, 1) == [[2, 4], [2.5, 1.5]] and axis.lines[1].get_marker() == "o"
     assert drawn(axis, 2) == [[1, 2, 3, 4], [4, 900, 1, 0.5]]
-    assert legend(axis) == ["Train", "Validation"] and labels(axis) == ("Batches processed", "Loss")
+    assert legend(axis) == ["Train", "Validation", "Train, each batch"]
+    assert labels(axis) == ("Batches processed", "Loss")
     assert axis.get_ylim()[1] < 5  # the outlier among the raw losses does not set the scale
+
+
+@pytest.mark.parametrize("scale, offset", [(1, 0), (1e6, 0), (1, -50)])
+def test_the_batches_own_losses_are_in_view_but_for_outliers(scale, offset):
+    done = np.arange(300)
+    smooth = scale * (0.2 + np.exp(-done / 50)) + offset
+    raw = smooth + scale * np.random.default_rng(0).normal(0, 0.1, 300)
+    low, high = plots.plot_losses(smooth, raw=raw).get_ylim()
+    assert low < raw.min() and raw.max() < high
+    spiked = raw.copy()
+    spiked[[50, 100, 299]] = scale * np.array([40, 900, -7]) + offset
+    spiked[[7, 8]] = np.nan, np.inf
+    low, high = plots.plot_losses(smooth, raw=spiked).get_ylim()
+    assert low < np.delete(raw, [50, 100, 299]).min() and np.delete(raw, [50, 100, 299]).max() < high
+    assert high - low < 1.5 * np.ptp(raw)
+
+
+def test_a_noisy_loss_that_hardly_falls_is_in_view():
+    raw = 2 + np.random.default_rng(0).normal(0, 0.5, 200)
+    low, high = plots.plot_losses(np.linspace(2.01, 2, 200), raw=raw).get_ylim()
+    assert np.mean((low < raw) & (raw < high)) > 0.98
+
+
+def test_a_second_run_leaves_the_first_in_view():
+    axis = plots.plot_losses([9.0, 8.0], raw=[9, 8])
+    plots.plot_losses([2.0, 1.0, 1.0], raw=[2, 1, 300], ax=axis)
+    low, high = axis.get_ylim()
+    assert low < 1 and 9 < high < 11
 
 
 def test_losses_after_skipped_batches_and_without_validation():

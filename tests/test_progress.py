@@ -1,6 +1,7 @@
 """What a person sees of a run: in a file, in a terminal, in a notebook."""
 import io
 import os
+import re
 import sys
 import textwrap
 import threading
@@ -9,6 +10,7 @@ import time
 import pytest
 
 from minifast import progress
+from minifast.fakes import fake_learner
 from minifast.progress import Progress, format_time
 
 NAMES = ["epoch", "train_loss", "valid_loss", "accuracy", "time"]
@@ -205,6 +207,26 @@ def test_batches_without_a_length_are_counted(terminal, every_batch):
     assert list(Progress(1, out=terminal.out).track([])) == []
     terminal.close()
     assert all(f"[{done}/?" in terminal.raw for done in range(13))
+
+
+@pytest.mark.parametrize("train_length", [20, 100])     # epochs of 4 and 20 batches
+def test_a_range_test_counts_its_own_batches(terminal, every_batch, monkeypatch, train_length):
+    monkeypatch.setattr(sys, "stdout", terminal.out)
+    fake_learner(train_length=train_length, silent=False).lr_find(num_it=6, stop_div=False)
+    monkeypatch.undo()
+    terminal.close()
+    counts = re.findall(r"\[(\d+)/(\d+) ", terminal.raw)
+    assert counts == [(str(done), "6") for done in range(6)]    # the sixth batch ends it
+    assert terminal.screen[0].startswith("LR finder is complete")
+
+
+def test_a_pass_that_goes_on_counts_from_where_it_was(terminal, every_batch):
+    with Progress(2, out=terminal.out) as bar:
+        bar.start_epoch(1)
+        assert list(bar.track(iter(range(15)), total=20, start=5)) == list(range(15))
+    terminal.close()
+    counts = re.findall(r"(\d+)/20", terminal.raw)
+    assert counts[0] == "5" and counts[-1] == "20" and "/15" not in terminal.raw
 
 
 def test_characters_that_the_terminal_has(every_batch):

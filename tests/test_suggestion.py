@@ -366,6 +366,23 @@ def test_the_plot_of_a_sweep_has_a_curve_for_each_test():
     assert f"bs 20: {found['bs 20'].suggestion.lr:.2E}" in [t.get_text() for t in axis.get_legend().get_texts()]
 
 
+def test_curves_of_a_sweep_that_coincide_are_all_seen():
+    learn = fake_learner(train_length=100)
+    same = RangeTest(*curve())
+    learn.recorder.range_test = RangeTests({f"wd {i}": same for i in range(6)})
+    for suggestion in (False, True):
+        [axis] = learn.recorder.plot(suggestion=suggestion, return_fig=True).axes
+        curves = [line for line in axis.get_lines() if len(line.get_xdata()) > 1]
+        assert len({line.get_color() for line in curves}) == len(curves) == 6
+        widths = [line.get_linewidth() for line in curves]      # each lies on the one before it, and is narrower
+        assert widths == sorted(widths, reverse=True) and len(set(widths)) == 6
+        assert [line.is_dashed() for line in curves] == [False] + [True] * 5     # and it has gaps
+        assert len({str(line._unscaled_dash_pattern) for line in curves}) == 6   # told apart without colours
+        handles = axis.get_legend().legend_handles
+        assert [(h.get_color(), h._unscaled_dash_pattern) for h in handles] == [
+            (line.get_color(), line._unscaled_dash_pattern) for line in curves]
+
+
 def test_a_plot_without_a_suggestion_says_why(capsys):
     learn = fake_learner(train_length=200)
     learn.recorder.range_test = RangeTest(np.logspace(-7, 1, 50), np.ones(50))

@@ -30,7 +30,7 @@ class Timer(LearnerCallback):
         self._handles: list[Any] = []
         self._start()
         track = pbar.track
-        pbar.track = lambda batches, total=None: self._waits(track(batches, total))  # one run's own, nothing to restore
+        pbar.track = lambda *args, **kwargs: self._waits(track(*args, **kwargs))  # one run's own, nothing to restore
         model, opt = self.learn.model, self.learn.opt.opt
         self._handles = [model.register_forward_pre_hook(self._begin), model.register_forward_hook(self._end_forward),
                          opt.register_step_pre_hook(self._begin), opt.register_step_post_hook(self._end_step)]

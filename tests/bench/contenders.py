@@ -410,7 +410,8 @@ def small_cnn(channels: int = 3, classes: int = 2) -> nn.Module:
     for conv in convs:
         nn.init.kaiming_normal_(conv.weight)
         nn.init.zeros_(conv.bias)
-    return nn.Sequential(*[m for conv in convs for m in (conv, nn.ReLU())], nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net = nn.Sequential(*[m for conv in convs for m in (conv, nn.ReLU())], nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return net.to(memory_format=torch.channels_last)    # as minifast's lies, and faster for everybody
 
 
 def from_pictures(name: str, path: str, device: str, bs: int = 64) -> dict[str, Any]:

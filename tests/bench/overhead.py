@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import copy
+import statistics
+import tempfile
 import time
 from typing import Any
 
@@ -9,9 +11,10 @@ from timing import Rounds, Section, in_turn, median, names, table
 
 __all__ = ["run"]
 
-BATCHES = 3000
-EXTRAS = {"minifast": {}, "5 callbacks more": {"callbacks": 5}, "100 callbacks more": {"callbacks": 100},
-          "a metric and validation on a tenth": {"valid": BATCHES // 10}}
+BATCHES = 2000
+BARE = {"bare loop": None, "bare loop, torch's fused optimizer": True, "bare loop, minifast's optimizer": "minifast"}
+EXTRAS = ["minifast", "with the five of a long run", "with a metric and validation on a tenth",
+          "with 5 callbacks that listen", "with 100 callbacks that listen"]
 
 
 def batches_of(n: int, device: str) -> list[Any]:
@@ -39,13 +42,40 @@ def tiny(argument: tuple[str, str]) -> Any:
     return turn
 
 
-def extra(argument: tuple[dict[str, int], str]) -> Any:
-    """minifast with more to do: callbacks that listen to two events of each batch, or validation with a metric."""
-    more, device = argument
+def bare_loop(argument: tuple[str, str]) -> Any:
+    """The bare loop with one of three optimizers that compute the same."""
+    kind, device = argument
+    import torch
+    from contenders import Job, bare, finished
+
+    from minifast.optimizer import FusedAdam
+
+    class Ours(Job):
+        def optimizer(self, model: Any) -> Any:
+            opt = FusedAdam(list(model.parameters()), self.lr, (0.95, 0.99))
+            opt.param_groups[0].update(weight_decay=1e-2, decoupled_weight_decay=True)
+            return opt
+
+    torch.set_num_threads(1)
+    batches, model = batches_of(BATCHES, device), torch.nn.Linear(10, 2)
+
+    def turn() -> dict[str, float]:
+        job = Job(copy.deepcopy(model), batches, device=device, fused=BARE[kind])
+        train = bare(Ours(job.model, batches, device=device) if BARE[kind] == "minifast" else job)
+        start = time.perf_counter()
+        train()
+        finished(device)
+        return {"us": (time.perf_counter() - start) / BATCHES * 1e6}
+    return turn
+
+
+def minifast_run(what: str, device: str) -> Any:
+    """A learner on the tiny model and the callbacks of one of EXTRAS, as a function that trains an epoch."""
     import torch
     from contenders import finished
 
     from minifast.callback import Callback
+    from minifast.callbacks import CSVLogger, EarlyStoppingCallback, SaveModelCallback
     from minifast.data import DataBunch
     from minifast.learner import Learner
     from minifast.metrics import accuracy
@@ -59,19 +89,45 @@ def extra(argument: tuple[dict[str, int], str]) -> Any:
 
     torch.set_num_threads(1)
     batches, model = batches_of(BATCHES, device), torch.nn.Linear(10, 2)
-    data = DataBunch(batches, batches[:more.get("valid", 0)], device=device, loss_func=torch.nn.CrossEntropyLoss())
+    validates = "metric" in what
+    valid = batches[:BATCHES // 10] if validates else batches[:1] if "five of" in what else []
+    data = DataBunch(batches, valid, device=device, path=tempfile.mkdtemp(), loss_func=torch.nn.CrossEntropyLoss())
+    numbers = [int(word) for word in what.split() if word.isdigit()]
+
+    def train() -> float:
+        learn = Learner(data, copy.deepcopy(model), metrics=[accuracy] if validates else [])
+        callbacks = [Listener() if "listen" in what else Callback() for _ in range(sum(numbers))]
+        if "five of" in what:   # the recorder and one cycle are there anyway
+            callbacks = [EarlyStoppingCallback(learn), SaveModelCallback(learn), CSVLogger(learn)]
+        start = time.perf_counter()
+        learn.fit_one_cycle(1, 1e-2, callbacks=callbacks)
+        finished(device)
+        return (time.perf_counter() - start) / BATCHES * 1e6
+    return train
+
+
+def extra(argument: tuple[str, str]) -> Any:
+    """minifast with more to do."""
+    train = minifast_run(*argument)
+    return lambda: {"us": train()}
+
+
+def idle(device: str) -> Any:
+    """minifast with 100 callbacks that override nothing and without them, in turn in one process."""
+    without, with_them = minifast_run("minifast", device), minifast_run("with 100 idle", device)
+    turns = 0
 
     def turn() -> dict[str, float]:
-        learn = Learner(data, copy.deepcopy(model), metrics=[accuracy] if more.get("valid") else [])
-        listeners = [Listener() for _ in range(more.get("callbacks", 0))]
-        start = time.perf_counter()
-        learn.fit_one_cycle(1, 1e-2, callbacks=listeners)
-        finished(device)
-        return {"us": (time.perf_counter() - start) / BATCHES * 1e6}
+        nonlocal turns
+        turns += 1
+        seen = {}
+        for train in (without, with_them) if turns % 2 else (with_them, without):
+            seen[train] = train()
+        return {"us": seen[without], "with": seen[with_them]}
     return turn
 
 
-def run(device: str, rounds: int = 7) -> list[Section]:
+def run(device: str, rounds: int = 5) -> list[Section]:
     """Every contender's microseconds a batch with ratios to the plain loops, and minifast's with more to do."""
     measured = in_turn({name: ("overhead.tiny", (name, device)) for name in names()}, rounds)
     ran: dict[str, Rounds] = {n: r for n, r in measured.items() if not isinstance(r, str)}
@@ -81,8 +137,27 @@ def run(device: str, rounds: int = 7) -> list[Section]:
     first = Section("Overhead of a batch", ["", "µs a batch", "÷ hand-written", "÷ the same, fused", "÷ bare"],
                     table(measured, "us", base, "{:.0f}"), [note], {n: median(r, "us") for n, r in ran.items()},
                     "µs a batch, tiny model")
-    measured = in_turn({what: ("overhead.extra", (more, device)) for what, more in EXTRAS.items()}, rounds)
-    second = Section("Overhead of a batch, minifast with more to do", ["", "µs a batch", "÷ minifast"],
-                     table(measured, "us", ["minifast"], "{:.0f}"),
-                     ["Each callback more listens to two events of each batch and does nothing."])
-    return [first, second]
+    return [first, more(device, 2 * rounds + 1)]
+
+
+def more(device: str, rounds: int) -> Section:
+    """What callbacks cost: microseconds a batch over three bare loops that compute the same."""
+    runs = {**{kind: ("overhead.bare_loop", (kind, device)) for kind in BARE},
+            **{what: ("overhead.extra", (what, device)) for what in EXTRAS}, "idle": ("overhead.idle", device)}
+    ran = in_turn(runs, rounds)
+    if failed := [f"{name}: {r}" for name, r in ran.items() if isinstance(r, str)]:
+        raise RuntimeError("; ".join(failed))
+
+    def over(r: Any, other: Any) -> str:
+        return f"{statistics.median(a['us'] - b['us'] for a, b in zip(r, other, strict=True)):+.0f}"
+    rows = [[name, f"{median(r, 'us'):.0f}", *(over(r, ran[b]) if name != b else "" for b in BARE)]
+            for name, r in ran.items() if name != "idle"]
+    more = statistics.median(r["with"] / r["us"] for r in ran["idle"]) - 1
+    columns = ["", "µs a batch", "µs over bare", "over bare, fused", "over bare, minifast's"]
+    return Section("What callbacks cost", columns, rows, [
+        f"As above, medians of {rounds} rounds. The bare loops differ in the optimizer: torch's AdamW as it is, with "
+        "fused=True, and minifast's, which calls the same kernel with less around it. The five of a long run: "
+        "Recorder, one cycle, EarlyStopping, SaveModel, CSVLogger, with a validation batch. A callback that listens "
+        "does so to two events of each batch, and does nothing there.",
+        f"100 callbacks that override nothing add {100 * more:+.1f} % (median of {rounds} pairs of runs in one "
+        "process)."])

@@ -297,7 +297,7 @@ KINDS: dict[str, tuple[Act, Any, str]] = {
     "load to nowhere": (method("load", "kept", device="gpu"), ValueError, "device 'gpu' cannot be used.*'cpu'"),
     "empty file": (file_with(b""), ValueError, "odd.pth is damaged or is no file of saved tensors"),
     "text file": (file_with(b"hello"), ValueError, "odd.pth"),
-    "another model": (of_another_model, RuntimeError, "size mismatch.*nothing is loaded from .*x.pth"),
+    "another model": (of_another_model, RuntimeError, r"x.pth does not fit the model.*0.weight: \(4, 7\)"),
     "checkpoint's name": (fit(checkpoint=3), ValueError, "a checkpoint needs a name, not 3"),
     "other settings": (run_of_other_settings, ValueError, "number of epochs: 1 then, 3 now.*extend=True"),
     "foreign checkpoint": (foreign_checkpoint, ValueError, "run.ckpt is no checkpoint of a run.*delete it or choose"),
