@@ -55,7 +55,7 @@ $(BENCH)/.ready: $(READY) tests/bench/requirements.txt
 	    --constraint $(BENCH)/constraints.txt --editable .
 	@touch $@
 
-bench: $(BENCH)/.ready  ## minifast beside its peers (half an hour); PART=overhead,imports,... and DEVICE=cuda choose
+bench: $(BENCH)/.ready  ## minifast beside its peers (twenty minutes); PART=overhead,imports,... and DEVICE=cuda choose
 	$(BENCH)/bin/python tests/bench --part $(PART) --device $(DEVICE)
 
 clean:  ## remove the environment, the outputs and the caches

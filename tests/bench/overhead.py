@@ -137,7 +137,7 @@ def run(device: str, rounds: int = 5) -> list[Section]:
     first = Section("Overhead of a batch", ["", "µs a batch", "÷ hand-written", "÷ the same, fused", "÷ bare"],
                     table(measured, "us", base, "{:.0f}"), [note], {n: median(r, "us") for n, r in ran.items()},
                     "µs a batch, tiny model")
-    return [first, more(device, 2 * rounds + 1)]
+    return [first, more(device, 2 * rounds - 1)]
 
 
 def more(device: str, rounds: int) -> Section:
