@@ -19,6 +19,7 @@ from . import (
     inference,
     layers,
     learner,
+    loaders,
     metrics,
     optimizer,
     recorder,
@@ -32,6 +33,7 @@ from .datasets import *
 from .inference import *
 from .layers import *
 from .learner import *
+from .loaders import *
 from .metrics import *
 from .optimizer import *
 from .recorder import *
@@ -52,6 +54,6 @@ class _OnFirstUse:
 plt, pd, models = _OnFirstUse("matplotlib.pyplot"), _OnFirstUse("pandas"), _OnFirstUse("torchvision.models")
 
 __all__ = ["np", "torch", "F", "nn", "optim", "Tensor", "tensor", "partial", "Path", "Any", "plt", "pd", "models"]
-for _module in (callback, callbacks, data, datasets, inference, layers, learner, metrics, optimizer, recorder, state,
-                stepper):
+for _module in (callback, callbacks, data, datasets, inference, layers, learner, loaders, metrics, optimizer, recorder,
+                state, stepper):
     __all__ += _module.__all__

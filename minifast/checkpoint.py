@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import uuid
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from torch import Tensor, nn
 from .callback import Callback
 from .utils import rng_state, set_rng_state
 
-__all__ = ["save_file", "load_file", "previous_of", "learner_state", "load_learner_state", "misfit", "plain",
-           "preserved"]
+__all__ = ["save_file", "load_file", "previous_of", "lock", "load_run", "learner_state", "load_learner_state", "misfit",
+           "plain", "preserved"]
 
 
+RUN = "a run of minifast"     # what a checkpoint says it is
 FORMAT = 1              # of the files; goes up when an older minifast could not make sense of a new one
 SEAL = "minifast %04d %s\n"  # stands behind the data: format and SHA-256. A zip file's readers overlook it, torch's too
 SEAL_LENGTH = len(SEAL % (FORMAT, "0" * 64))
@@ -109,6 +111,43 @@ def _check_seal(path: Path, content: bytes) -> None:
                          + ("update minifast" if version > FORMAT else "read it with the minifast that wrote it"))
     if hashlib.sha256(content[:-SEAL_LENGTH]).hexdigest().encode() != seal[2]:
         raise ValueError(f"{path} is damaged: its content is not what its checksum says")
+
+
+def load_run(path: Path) -> dict[str, Any] | None:
+    """The run that stands at `path`, or, with a warning, the one kept from before if that is damaged; None if there is
+    neither. ValueError if there is none that can be read."""
+    problems = []
+    for file in (path, previous_of(path)):
+        try:
+            run = load_file(file)
+            if not isinstance(run, dict) or run.get("what") != RUN:
+                raise ValueError(f"{file} is no checkpoint of a run")
+        except FileNotFoundError:
+            continue
+        except ValueError as e:
+            problems.append(str(e))
+            continue
+        if problems:
+            warnings.warn(f"{problems[0]}; going on from the one before it, {file}")
+        return run
+    if problems:
+        raise ValueError("; ".join(problems) + ". To train anew, delete it or choose another name")
+    return None
+
+
+def lock(path: Path) -> Any:
+    """Open a file beside `path` that only one process can hold; the system lets go of it even after kill -9."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = open(path.with_name(f".{path.name}.lock"), "a")
+    with contextlib.suppress(ImportError):  # Windows has no such locks
+        import fcntl
+        try:
+            # of the process: unlike flock's it is not handed on to loader workers, which outlive a kill by seconds
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            file.close()
+            raise RuntimeError(f"{path} is being written by another run: choose another name, or wait for it") from e
+    return file
 
 
 def learner_state(learn: Any) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import loop
+from . import loop, schedules
 from .callback import Callback, CallbackHandler, LearnerCallback
-from .callbacks import schedules
 from .callbacks.checkpoint import Checkpoint
-from .callbacks.failures import FiniteGuard, Interruption
+from .callbacks.finite_guard import FiniteGuard
 from .callbacks.flat_cos_anneal import FlatCosAnnealScheduler
 from .callbacks.gradients import GradientClipping
+from .callbacks.interruption import Interruption
 from .callbacks.lr_finder import LRFinder, with_batch_size
 from .callbacks.memory import ChannelsLast
 from .callbacks.mixup import MixUpCallback
@@ -28,9 +28,10 @@ from .callbacks.scheduler import ParamScheduler
 from .callbacks.summary import Text, listeners_summary, model_summary
 from .check import Report, check
 from .checkpoint import load_file, misfit, preserved, save_file
-from .data import DataBunch, DatasetType, resolved
+from .data import DataBunch, DatasetType
 from .inference import ClassificationInterpretation, prediction, predictions, run_validation
 from .layers import split_model
+from .loaders import resolved
 from .metrics import as_metric
 from .optimizer import NORM_LAYERS, AdamW, OptimWrapper
 from .progress import OneBar, Progress

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from minifast.data import DataBunch, DatasetType, DeviceDataLoader, ItemLoader, TensorLoader
+from minifast.data import DataBunch, DatasetType
+from minifast.loaders import DeviceDataLoader, ItemLoader, TensorLoader
 
 X, Y = torch.arange(23).float()[:, None], torch.arange(23)
 

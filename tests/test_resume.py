@@ -207,7 +207,7 @@ def test_checkpoint_by_name_and_two_fits_in_one_script(tmp_path):
 
 def test_only_one_process_at_a_time(tmp_path):
     (tmp_path / "models").mkdir()
-    hold = ("import sys; from pathlib import Path; from minifast.callbacks.checkpoint import lock; "
+    hold = ("import sys; from pathlib import Path; from minifast.checkpoint import lock; "
             "held = lock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()")
     command = [sys.executable, "-c", hold, str(tmp_path / "models" / "run.ckpt")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:

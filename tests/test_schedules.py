@@ -7,17 +7,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from torch import optim
-from torch.optim import lr_scheduler as torch_lr
-
-import minifast.callbacks as package
-from minifast.callback import LearnerCallback
-from minifast.callbacks import schedules
-from minifast.callbacks.checkpoint import Checkpoint
-from minifast.callbacks.flat_cos_anneal import FlatCosAnnealScheduler
-from minifast.callbacks.general_sched import GeneralScheduler, TrainingPhase
-from minifast.callbacks.one_cycle import ONE_CYCLE_FORMS, OneCycleScheduler
-from minifast.callbacks.scheduler import ParamScheduler, ScheduleCallback, values
 from minifast.callbacks.schedules import (
     constant,
     cosine,
@@ -32,6 +21,17 @@ from minifast.callbacks.schedules import (
     triangular2,
     warm_up,
 )
+from torch import optim
+from torch.optim import lr_scheduler as torch_lr
+
+import minifast.callbacks as package
+from minifast.callback import LearnerCallback
+from minifast.callbacks import schedules
+from minifast.callbacks.checkpoint import Checkpoint
+from minifast.callbacks.flat_cos_anneal import FlatCosAnnealScheduler
+from minifast.callbacks.general_sched import GeneralScheduler, TrainingPhase
+from minifast.callbacks.one_cycle import ONE_CYCLE_FORMS, OneCycleScheduler
+from minifast.callbacks.scheduler import ParamScheduler, ScheduleCallback, values
 from minifast.callbacks.torch_scheduler import TorchScheduler
 from minifast.fakes import fake_learner
 from minifast.stepper import annealing_cos, annealing_exp, annealing_linear

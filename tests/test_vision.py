@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from minifast.data import DatasetType, ItemLoader, TensorLoader
+from minifast.data import DatasetType
 from minifast.layers import CrossEntropyFlat
+from minifast.loaders import ItemLoader, TensorLoader
 from minifast.vision.data import ImageDataBunch, mnist_stats
 from minifast.vision.image import get_image_files, open_image
 from minifast.vision.transform import flip_lr, get_transforms, rand_pad

@@ -1,15 +1,17 @@
 """The callbacks, one file a family. `from minifast.callbacks import *` gives them all."""
+from .. import schedules
 from . import (
     activations,
     averaging,
     batch_size,
     checkpoint,
     csv_logger,
-    failures,
+    finite_guard,
     flat_cos_anneal,
     general_sched,
     gradients,
     hooks,
+    interruption,
     loss_metrics,
     lr_finder,
     memory,
@@ -20,8 +22,8 @@ from . import (
     safety,
     sampling,
     scheduler,
-    schedules,
     show_graph,
+    summary,
     tensorboard,
     timer,
     torch_scheduler,
@@ -32,11 +34,12 @@ from .averaging import *
 from .batch_size import *
 from .checkpoint import *
 from .csv_logger import *
-from .failures import *
+from .finite_guard import *
 from .flat_cos_anneal import *
 from .general_sched import *
 from .gradients import *
 from .hooks import *
+from .interruption import *
 from .loss_metrics import *
 from .lr_finder import *
 from .memory import *
@@ -48,13 +51,15 @@ from .safety import *
 from .sampling import *
 from .scheduler import *
 from .show_graph import *
+from .summary import *
 from .tensorboard import *
 from .timer import *
 from .torch_scheduler import *
 from .tracker import *
 
 __all__ = ["schedules"]     # the curves keep their module's name: `schedules.cosine`
-for _module in (activations, averaging, batch_size, checkpoint, csv_logger, failures, flat_cos_anneal, general_sched,
-                gradients, hooks, loss_metrics, lr_finder, memory, mixup, one_cycle, precision, rnn, safety, sampling,
-                scheduler, show_graph, tensorboard, timer, torch_scheduler, tracker):
+for _module in (activations, averaging, batch_size, checkpoint, csv_logger, finite_guard, flat_cos_anneal,
+                general_sched, gradients, hooks, interruption, loss_metrics, lr_finder, memory, mixup, one_cycle,
+                precision, rnn, safety, sampling, scheduler, show_graph, summary, tensorboard, timer, torch_scheduler,
+                tracker):
     __all__ += _module.__all__

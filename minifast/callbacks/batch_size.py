@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..callback import LearnerCallback
-from ..data import Loader
+from ..loaders import Loader
 from ..state import Update
 from ..utils import positive_int
 

@@ -1,24 +1,19 @@
 """`Checkpoint`: a run that can be cut off anywhere and goes on as if it had not been."""
 from __future__ import annotations
 
-import contextlib
-import inspect
 import sys
 import time
 import warnings
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from ..callback import Callback, LearnerCallback
-from ..checkpoint import learner_state, load_file, load_learner_state, plain, previous_of, save_file
-from ..recorder import Recorder
-from ..state import State, Update
-from ..utils import file_name, is_plain, positive_float, positive_int
+from ..callback import LearnerCallback
+from ..checkpoint import RUN, learner_state, load_learner_state, load_run, lock, plain, save_file
+from ..state import Update
+from ..utils import file_name, positive_float, positive_int
+from .same_run import differences, named, settings
 
 __all__ = ["Checkpoint"]
 
@@ -58,7 +53,7 @@ class Checkpoint(LearnerCallback):
         self.lock = lock(self.path)
         self.settings, self.cost, self.saved_at = settings(self.learn), 0.0, time.monotonic()
         self.pass_state = self.learn.data.train_dl.state_dict()
-        run = self._read()
+        run = load_run(self.path)
         if run is None:
             save_file(self._run(memory), self.path)  # what cannot be written is told now, not after an hour
             return None
@@ -105,35 +100,14 @@ class Checkpoint(LearnerCallback):
     def _run(self, memory: dict[str, Any]) -> dict[str, Any]:
         learn = self.learn
         loaders = [self.pass_state, *(dl.state_dict() for dl in learn.data.dls[1:])]
-        return {"what": "a run of minifast", "settings": self.settings, "loaders": loaders,
+        return {"what": RUN, "settings": self.settings, "loaders": loaders,
                 "position": plain({name: memory[name] for name in POSITION}), "learner": learner_state(learn),
                 "callbacks": {name: plain(cb.state_dict()) for name, cb in named(learn.handler).items()}}
 
-    def _read(self) -> dict[str, Any] | None:
-        problems = []
-        for path in (self.path, previous_of(self.path)):
-            try:
-                run = load_file(path)
-                if not isinstance(run, dict) or run.get("what") != "a run of minifast":
-                    raise ValueError(f"{path} is no checkpoint of a run")
-            except FileNotFoundError:
-                continue
-            except ValueError as e:
-                problems.append(str(e))
-                continue
-            if problems:
-                warnings.warn(f"{problems[0]}; going on from the one before it, {path}")
-            return run
-        if problems:
-            raise ValueError("; ".join(problems) + ". To train anew, delete it or choose another name")
-        return None
-
     def _check(self, before: dict[str, Any]) -> None:
-        now = self.settings
-        if self.extend:
-            before = {**before, "number of epochs": now["number of epochs"], "optimizer steps": now["optimizer steps"]}
-        wrong = [f"{key}: {before.get(key)} then, {now.get(key)} now" for key in {**before, **now}
-                 if before.get(key) != now.get(key)]
+        changed = differences(before, self.settings)
+        wrong = [words for name, words in changed.items()
+                 if not (self.extend and name in ("number of epochs", "optimizer steps"))]
         if wrong:
             raise ValueError(
                 f"{self.path} is a run that was begun with other settings, so it cannot be continued exactly ("
@@ -164,50 +138,3 @@ class Checkpoint(LearnerCallback):
                   if finished else f"{self.path} goes on in epoch {position['epoch']} at batch {position['num_batch']}",
                   file=sys.stderr)
         return position  # type: ignore[no-any-return]
-
-
-def named(handler: Any) -> dict[str, Callback]:
-    """The run's callbacks and metrics by name: the class, numbered from the second one of a class on."""
-    seen: Counter[str] = Counter()
-
-    def names(callbacks: Iterable[Callback], kind: str) -> Iterable[tuple[str, Callback]]:
-        for cb in callbacks:
-            name = kind + type(cb).__name__
-            seen[name] += 1
-            yield (name if seen[name] == 1 else f"{name} {seen[name]}"), cb
-    return dict([*names(handler.callbacks, ""), *names(handler.metrics, "metric ")])
-
-
-def shapes_training(cb: Callback) -> bool:
-    """Whether it is part of the run itself: not the recorder, nor what looks after the process (`_order` >= 999)."""
-    return cb._order < 999 and not isinstance(cb, Recorder)
-
-
-def settings(learn: Any) -> dict[str, Any]:
-    """What a run must have in common with the one that it continues."""
-    s: State = learn.handler.state
-    found = {"number of epochs": s.n_epochs, "optimizer steps": s.n_updates,
-             "batches in an epoch": len(learn.data.train_dl), "batch size": learn.data.batch_size,
-             "metrics": s.metrics_names, "optimizer": learn.opt.name, "lr": learn.opt.values("lr"),
-             "wd": learn.opt.values("wd")}
-    for name, cb in named(learn.handler).items():
-        if shapes_training(cb):
-            values = {p: vars(cb).get(p) for p in inspect.signature(type(cb)).parameters if p != "seed"}
-            values = {p: v.tolist() if isinstance(v, np.ndarray) else v for p, v in values.items()}
-            found[name] = {p: v for p, v in values.items() if is_plain(v) and not isinstance(v, torch.Tensor)}
-    return plain(found)  # type: ignore[no-any-return]
-
-
-def lock(path: Path) -> Any:
-    """Open a file beside `path` that only one process can hold; the system lets go of it even after kill -9."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = open(path.with_name(f".{path.name}.lock"), "a")
-    with contextlib.suppress(ImportError):  # Windows has no such locks
-        import fcntl
-        try:
-            # of the process: unlike flock's it is not handed on to loader workers, which outlive a kill by seconds
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e:
-            file.close()
-            raise RuntimeError(f"{path} is being written by another run: choose another name, or wait for it") from e
-    return file

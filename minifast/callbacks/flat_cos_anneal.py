@@ -3,10 +3,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..schedules import Curve, Schedule, flat_cosine
 from ..stepper import Phases, Stepper, annealing_cos, annealing_linear
 from ..utils import check_momenta
-from .scheduler import ParamScheduler, Schedule
-from .schedules import Curve, flat_cosine
+from .scheduler import ParamScheduler
 
 __all__ = ["FlatCosAnnealScheduler"]
 

@@ -5,14 +5,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..callback import LearnerCallback
-from ..layers import flatten_model
-from ..utils import first_tensor, to_detach
+from ..utils import to_detach
 
-__all__ = ["Hook", "Hooks", "hook_output", "hook_outputs", "HookCallback", "dummy_eval", "model_sizes"]
+__all__ = ["Hook", "Hooks", "hook_output", "hook_outputs", "HookCallback"]
 
 HookFunc = Callable[[nn.Module, Any, Any], Any]
 
@@ -134,28 +132,3 @@ def uncompiled(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model._compiled_call_impl = compiled
-
-
-def dummy_eval(model: nn.Module, size: tuple[int, ...] = (64, 64)) -> Any:
-    """The model's output, in eval mode, for one random sample (1, channels, *size), with as many channels as its first
-    layer takes. Modes are as before afterwards. ValueError for a model without a layer that tells."""
-    weights = (getattr(m, "weight", None) for m in flatten_model(model))
-    weight: Any = next((w for w in weights if isinstance(w, Tensor) and w.ndim > 1), None)
-    if weight is None:
-        raise ValueError(f"no layer of this {type(model).__name__} tells how many channels it takes")
-    flags = [(m, m.training) for m in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            return model(torch.rand(1, weight.shape[1], *size, device=weight.device, dtype=weight.dtype))
-    finally:
-        for m, training in flags:
-            m.training = training
-
-
-def model_sizes(model: nn.Module, size: tuple[int, ...] = (64, 64)) -> list[torch.Size | None]:
-    """The output shape of each child of `model` for one random sample of that size; None where it is no tensor."""
-    with uncompiled(model), hook_outputs(model.children()) as hooks:
-        dummy_eval(model, size)
-        outputs = [first_tensor(output) for output in hooks.stored]
-    return [None if x is None else x.shape for x in outputs]

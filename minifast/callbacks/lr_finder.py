@@ -9,7 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from ..callback import LearnerCallback
-from ..data import DataBunch, Loader
+from ..data import DataBunch
+from ..loaders import Loader
 from ..state import Update
 from ..stepper import Stepper, annealing_exp, annealing_linear
 from ..suggestion import RangeTest

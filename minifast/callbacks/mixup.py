@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..callback import LearnerCallback
-from ..data import settled
 from ..layers import loss_activation, unreduced
+from ..loaders import settled
 from ..state import Update
 from ..utils import batch_length, first_tensor, listify, positive_float
 

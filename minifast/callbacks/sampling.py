@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from ..callback import LearnerCallback
-from ..data import Batch, DeviceDataLoader, ItemLoader, Loader, TensorLoader
+from ..loaders import Batch, DeviceDataLoader, ItemLoader, Loader, TensorLoader
 from ..state import Update
 
 __all__ = ["OverSamplingCallback", "UnderSamplingCallback", "BalancedLoader"]

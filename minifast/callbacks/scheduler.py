@@ -11,13 +11,13 @@ import numpy as np
 from .. import plots
 from ..callback import LearnerCallback
 from ..optimizer import check_value
+from ..schedules import Schedule
 from ..state import Update
 from ..stepper import Phases, Stepper
 from ..utils import check_callable, positive_int
 
 __all__ = ["ParamScheduler", "ScheduleCallback"]
 
-Schedule = Callable[[int], Any]  # the value for optimizer step i: a number, or one for each layer group
 Plan = dict[str, Schedule]       # by the name of the hyper-parameter
 
 
@@ -120,7 +120,7 @@ class ScheduleCallback(LearnerCallback):
 class ParamScheduler(ScheduleCallback):
     """Any hyper-parameter by any schedule: `ParamScheduler(learn, lr=schedules.cosine(0.1), wd=schedules.constant(0))`.
 
-    Each is a curve from `minifast.callbacks.schedules`, or any function of (number of optimizer steps, steps in an
+    Each is a curve from `minifast.schedules`, or any function of (number of optimizer steps, steps in an
     epoch) that returns a function of the step. TypeError for anything else.
     """
 

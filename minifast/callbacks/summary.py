@@ -1,20 +1,21 @@
-"""A learner in words: its layers, and who listens to which event."""
+"""A learner in words: its layers, their sizes, and who listens to which event."""
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..callback import CallbackHandler
 from ..checkpoint import preserved
+from ..layers import flatten_model
 from ..metrics import metric_name
 from ..state import EVENTS
-from ..utils import listify
+from ..utils import first_tensor, listify
 from .hooks import hook_outputs, uncompiled
 
-__all__ = ["Text", "model_summary", "listeners_summary"]
+__all__ = ["dummy_eval", "model_sizes"]
 
 
 class Text(str):
@@ -68,3 +69,28 @@ def _shape(x: Any) -> str:
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def dummy_eval(model: nn.Module, size: tuple[int, ...] = (64, 64)) -> Any:
+    """The model's output, in eval mode, for one random sample (1, channels, *size), with as many channels as its first
+    layer takes. Modes are as before afterwards. ValueError for a model without a layer that tells."""
+    weights = (getattr(m, "weight", None) for m in flatten_model(model))
+    weight: Any = next((w for w in weights if isinstance(w, Tensor) and w.ndim > 1), None)
+    if weight is None:
+        raise ValueError(f"no layer of this {type(model).__name__} tells how many channels it takes")
+    flags = [(m, m.training) for m in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            return model(torch.rand(1, weight.shape[1], *size, device=weight.device, dtype=weight.dtype))
+    finally:
+        for m, training in flags:
+            m.training = training
+
+
+def model_sizes(model: nn.Module, size: tuple[int, ...] = (64, 64)) -> list[torch.Size | None]:
+    """The output shape of each child of `model` for one random sample of that size; None where it is no tensor."""
+    with uncompiled(model), hook_outputs(model.children()) as hooks:
+        dummy_eval(model, size)
+        outputs = [first_tensor(output) for output in hooks.stored]
+    return [None if x is None else x.shape for x in outputs]

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from .. import data as base
-from ..data import Batch, DataBunch, DatasetType, ItemLoader, Loader, TensorLoader
+from .. import loaders
+from ..data import DataBunch, DatasetType
 from ..layers import CrossEntropyFlat
+from ..loaders import Batch, ItemLoader, Loader, TensorLoader
 from ..plots import show
 from ..utils import as_path, did_you_mean, listify
 from .image import DifferentSizes, Size, as_floats, as_size, decode, get_image_files, picture_shape, pixels
@@ -171,8 +172,8 @@ class ImageDataBunch(DataBunch):
                 classes: Sequence[Any] | None = None, bs: int = 64, val_bs: int | None = None, size: Any = None,
                 ds_tfms: Any = None, num_workers: int = 0, device: torch.device | str | None = None,
                 seed: int | None = None, max_memory: int = 2**30) -> ImageDataBunch:
-        size, seed, (train_tfms, valid_tfms) = as_size(size), base.settled(seed), _two_lists(ds_tfms)
-        device = base.default_device() if device is None else base.resolved(device)
+        size, seed, (train_tfms, valid_tfms) = as_size(size), loaders.settled(seed), _two_lists(ds_tfms)
+        device = loaders.default_device() if device is None else loaders.resolved(device)
         classes = _classes(train[1], valid[1], classes)
         index = {c: i for i, c in enumerate(classes)}
         items = [list(train[0]), list(valid[0]), list(test)]
@@ -190,7 +191,7 @@ class ImageDataBunch(DataBunch):
                 return ItemLoader(ds, bs, train, train, seed, num_workers, collate)
             return TensorLoader(x, ds.y.to(device), bs, train, train, seed, ds)
 
-        train_dl = base.filled(dl(0, train_tfms, bs, train=True))
+        train_dl = loaders.filled(dl(0, train_tfms, bs, train=True))
         valid_dl, test_dl, fix_dl = (dl(k, valid_tfms, bs if val_bs is None else val_bs) if items[k] else None
                                      for k in (1, 2, 0))
         data = cls(train_dl, valid_dl, test_dl, device, path, CrossEntropyFlat(), classes, fix_dl)
@@ -263,7 +264,7 @@ def _split(items: Sequence[Path], labels: Sequence[Any], pct: float, seed: int |
     if not 0 < n < len(items):
         raise ValueError(f"valid_pct={pct} of {len(items)} pictures: it must be between 0 and 1, and leave some to "
                          "train on and some to validate on")
-    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(base.settled(seed))).tolist()
+    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(loaders.settled(seed))).tolist()
 
     def part(rows: list[int]) -> Labelled:
         return [items[i] for i in rows], [labels[i] for i in rows]

@@ -1,12 +1,9 @@
-"""What happens when a run does not end well: Ctrl-C, and a loss that is no number any more."""
+"""A loss that is no number any more."""
 from __future__ import annotations
 
 import dataclasses
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,57 +12,14 @@ from torch import Tensor
 from ..callback import Callback, CallbackHandler, LearnerCallback
 from ..checkpoint import learner_state, load_learner_state
 from ..loop import train_batch
-from ..utils import map_tensors, tensors_in
-from .checkpoint import shapes_training
+from ..utils import map_tensors
 from .hooks import uncompiled
+from .probe import Probe
+from .same_run import shapes_training
 
-__all__ = ["FiniteGuard", "Interruption"]
+__all__ = ["FiniteGuard"]
 
 CHECK_EVERY = 8  # batches; a check waits for the device, and the later it comes, the more batches are lost
-
-
-class Interruption(LearnerCallback):
-    """Ctrl-C ends a fit after the batch at hand, by a KeyboardInterrupt from there; a second Ctrl-C acts at once.
-
-    Python's own handler of the signal is replaced for the length of the fit; where somebody has set another one, or in
-    a thread, nothing is.
-    """
-
-    _order = 1001  # after the checkpoint, which is written before the run ends
-    only_in_fit = True
-
-    def __init__(self, learn: Any) -> None:
-        super().__init__(learn)
-        self.asked = self.listening = False
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: a run that goes on has not been interrupted yet."""
-        return {}
-
-    def on_train_begin(self) -> None:
-        self.asked = False
-        self.listening = (threading.current_thread() is threading.main_thread()
-                          and signal.getsignal(signal.SIGINT) is signal.default_int_handler)
-        if self.listening:
-            signal.signal(signal.SIGINT, self._hear)
-
-    def _hear(self, *args: Any) -> None:
-        self.asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def on_batch_end(self) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-
-    def on_epoch_end(self) -> None:
-        self.on_batch_end()
-
-    def on_train_end(self, exception: BaseException | None) -> None:
-        if self.listening:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            self.listening = False
-        if self.asked and exception is None:
-            raise KeyboardInterrupt
 
 
 class FiniteGuard(LearnerCallback):
@@ -149,7 +103,7 @@ class FiniteGuard(LearnerCallback):
     def _repeated(self, last: int) -> str:
         """Train again from the copy on, without validation, and say what is first not finite ('' if nothing is)."""
         self._put_back()
-        learn, state, probe = self.learn, dataclasses.replace(self.good["state"]), _Probe(self.learn)  # type: ignore[index]
+        learn, state, probe = self.learn, dataclasses.replace(self.good["state"]), Probe(self.learn)  # type: ignore[index]
         handler = CallbackHandler([*self._taking_part(), probe], state=state)
         with probe.watching(), uncompiled(learn.model):
             while not probe.found and state.iteration <= last:
@@ -190,56 +144,3 @@ def is_finite(loss: Tensor) -> Callable[[], bool]:
         arrived.synchronize()
         return bool(host.numpy())
     return answer
-
-
-class _Probe(Callback):
-    """Finds what is first not finite in training: an input, a layer's output, a loss, a gradient, or a parameter."""
-
-    _order = 2000  # it sees what the other callbacks have made of the batch
-
-    def __init__(self, learn: Any) -> None:
-        self.learn, self.found, self.where = learn, "", ""
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Inside, every layer's output and the gradient there are looked at."""
-        def hook(name: str) -> Any:
-            return lambda module, args, output: self._layer(f"{name or 'the model'} ({type(module).__name__})", output)
-        handles = [m.register_forward_hook(hook(name)) for name, m in self.learn.model.named_modules()]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _layer(self, name: str, output: Any) -> None:
-        for t in tensors_in(output):
-            self._see(f"the output of layer {name}", t)
-            if t.requires_grad:
-                t.register_hook(  # type: ignore[no-untyped-call]
-                    lambda grad: self._see(f"the gradient of the output of layer {name}", grad))
-
-    def _see(self, what: str, t: Tensor) -> None:
-        if not self.found and t.is_floating_point() and not bool(t.isfinite().all()):
-            kind = "NaN" if bool(t.isnan().any()) else "infinite"
-            self.found = f"{self.where}: {what} was the first to be {kind}"
-
-    def on_batch_begin(self, last_input: Any, last_target: Any, epoch: int, num_batch: int) -> None:
-        opt = self.learn.opt
-        mom = "" if opt.mom is None else f", momentum {opt.mom:.3g}"
-        self.where = f"epoch {epoch}, batch {num_batch}, lr {opt.lr:.3g}{mom}"
-        for what, x in (("the input", last_input), ("the target", last_target)):
-            for t in tensors_in(x):
-                self._see(what, t)
-
-    def on_backward_begin(self, last_loss: Tensor) -> None:
-        self._see("the loss function's result", last_loss)
-
-    def on_backward_end(self) -> None:
-        for name, p in self.learn.model.named_parameters():
-            if p.grad is not None:
-                self._see(f"the gradient of parameter {name}", p.grad)
-
-    def on_step_end(self) -> None:
-        for name, p in self.learn.model.named_parameters():
-            self._see(f"parameter {name}, after the optimizer's step,", p)

@@ -1,0 +1,281 @@
+"""Batches: loaders whose order is a function of (seed, pass), and `DeviceDataLoader`, which prepares any batches."""
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from .utils import listify, positive_int, rng_state, set_rng_state, shape_of, to_device
+
+__all__ = ["TensorLoader", "ItemLoader", "DeviceDataLoader", "default_device"]
+
+Batch = tuple[Any, Any]
+Collate = Callable[[list[Any]], Any]
+
+
+def default_device() -> torch.device:
+    """The current GPU if there is one, else the CPU."""
+    return resolved(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def resolved(device: torch.device | str | int) -> torch.device:
+    """The device as tensors name theirs: `cuda` is `cuda:0`, so that the two compare equal."""
+    try:
+        device = torch.device(device)
+        return device if device.type == "cpu" else torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as e:  # torch's ways to say that there is none
+        raise ValueError(f"the device {device!r} cannot be used; on every machine there is 'cpu'. {e}") from e
+
+
+def settled(seed: int | None) -> int:
+    """The seed, if it is one; in place of None, one drawn from torch's global generator."""
+    if seed is None:
+        return int(torch.randint(2**62, ()))
+    return positive_int("seed", seed, or_zero=True)
+
+
+class Loader:
+    """What loaders share: the order of the batches in the k-th pass is a function of `seed` and k alone.
+
+    So nothing depends on what else drew random numbers, and a run is resumed in the middle of a pass by
+    `load_state_dict` and `batches(start)`. `passes` counts the passes begun. The default seed comes from torch's global
+    generator, once: `torch.manual_seed` settles a whole script.
+    """
+
+    def __init__(self, n: int, bs: int, shuffle: bool, drop_last: bool, seed: int | None) -> None:
+        self.n, self.batch_size = n, positive_int("bs", bs)
+        self.shuffle, self.drop_last, self.passes = shuffle, drop_last, 0
+        self.seed = settled(seed)
+
+    def __len__(self) -> int:
+        return self.n // self.batch_size if self.drop_last else -(-self.n // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches()
+
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """One pass, from batch `start` on; those before it are not produced."""
+        if not 0 <= start <= len(self):
+            raise ValueError(f"start={start}: a pass has {len(self)} batches")
+        # neighbouring seeds and passes must not meet in a sum: seed 0's second pass is not seed 1's first
+        entropy = np.random.SeedSequence((self.seed, self.passes)).generate_state(1, np.uint64)
+        gen = torch.Generator().manual_seed(int(entropy[0]))
+        self.passes += 1
+        return self._batches(gen, start)
+
+    def _batches(self, gen: torch.Generator, start: int) -> Iterator[Batch]:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, int]:
+        """Seed and number of passes begun: taken before a pass, it is what repeats that pass."""
+        return {"seed": self.seed, "passes": self.passes}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Take back what `state_dict` gave."""
+        self.seed, self.passes = state["seed"], state["passes"]
+
+
+class TensorLoader(Loader):
+    """Batches (x, y) cut by indexing from tensors in memory: `x` (n, ...) and `y` (n, ...), on any one device.
+
+    `dataset`: what the tensors were made from (default: a TensorDataset of them). TypeError if they are no tensors,
+    ValueError if their lengths differ.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, bs: int = 64, shuffle: bool = False, drop_last: bool = False,
+                 seed: int | None = None, dataset: Any = None) -> None:
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            raise TypeError(f"x and y must be tensors, not {type(x).__name__} and {type(y).__name__}")
+        if not x.ndim or not y.ndim:
+            raise ValueError(f"x and y must have a row for each sample, not the shapes {tuple(x.shape)} and "
+                             f"{tuple(y.shape)}")
+        if len(x) != len(y):
+            raise ValueError(f"x has {len(x)} samples and y has {len(y)}")
+        super().__init__(len(x), bs, shuffle, drop_last, seed)
+        self.x, self.y, self.dataset = x, y, TensorDataset(x, y) if dataset is None else dataset
+
+    def _batches(self, gen: torch.Generator, start: int) -> Iterator[Batch]:
+        order = torch.randperm(self.n, generator=gen).to(self.x.device) if self.shuffle else None
+        for b in range(start * self.batch_size, len(self) * self.batch_size, self.batch_size):
+            rows = slice(b, b + self.batch_size)
+            if order is None:  # copies (2 µs for 64 small images): a model that works in place would change the data
+                yield self.x[rows].clone(), self.y[rows].clone()
+            else:
+                yield self.x.index_select(0, order[rows]), self.y.index_select(0, order[rows])
+
+
+class ItemLoader(Loader):
+    """Batches collated from the items of a map-style dataset, in this process or in `num_workers` others.
+
+    What an item draws from the global generators (torch on the CPU, numpy, random) is a function of seed, pass and
+    index: equal for any `num_workers`, and the generators outside are left as they were. TypeError for a dataset that
+    cannot be indexed.
+    """
+
+    def __init__(self, dataset: Any, bs: int = 64, shuffle: bool = False, drop_last: bool = False,
+                 seed: int | None = None, num_workers: int = 0, collate_fn: Collate | None = None) -> None:
+        if isinstance(dataset, IterableDataset) or not all(hasattr(dataset, f"__{f}__") for f in ("len", "getitem")):
+            raise TypeError(f"a {type(dataset).__name__} cannot be indexed (that takes __len__ and __getitem__); what "
+                            "comes as a stream of batches goes to DataBunch(train_dl, valid_dl)")
+        super().__init__(len(dataset), bs, shuffle, drop_last, seed)
+        self.dataset, self.collate_fn = dataset, collate_fn
+        self.num_workers = positive_int("num_workers", num_workers, or_zero=True)
+
+    def _batches(self, gen: torch.Generator, start: int) -> Iterator[Batch]:
+        order = torch.randperm(self.n, generator=gen) if self.shuffle else torch.arange(self.n)
+        seeds = torch.randint(2**62, (self.n,), generator=gen)
+        cuts = islice(torch.split(order, self.batch_size), start, len(self))
+        sampler = (list(zip(i.tolist(), seeds[i].tolist(), strict=True)) for i in cuts)
+        return map(pair, DataLoader(_Seeded(self.dataset), batch_sampler=sampler, num_workers=self.num_workers,
+                                    collate_fn=self.collate_fn, generator=gen))
+
+
+class _Seeded(Dataset[Any]):
+    """A dataset's items, asked for by (index, seed)."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __getitems__(self, rows: Sequence[tuple[int, int]]) -> list[Any]:
+        with generators_kept():
+            return [self._item(*row) for row in rows]
+
+    def _item(self, i: int, seed: int) -> Any:
+        # 9 µs an item; torch.manual_seed would also seed the GPUs, which costs ten times that
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        return self.dataset[i]
+
+
+@contextlib.contextmanager
+def generators_kept() -> Iterator[None]:
+    """Leave the global generators on the CPU (torch, numpy, random) as they were."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # as they are: it is done for each batch
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+
+
+def pair(batch: Any) -> Batch:
+    """The batch as a tuple (inputs, targets), or a TypeError that says what it is instead."""
+    if not isinstance(batch, (list, tuple)) or len(batch) != 2:
+        raise TypeError(f"a batch must be a pair (inputs, targets), not {shape_of(batch)}")
+    return batch[0], batch[1]
+
+
+class DeviceDataLoader:
+    """Any iterable of (x, y) batches, moved to `device` and passed through `tfms`, functions of a batch (x, y).
+
+    Our own loaders keep their promises about order. Other iterables are asked anew for each pass, and a pass that
+    begins in the middle produces and drops what comes before; how they shuffle is their affair (a torch DataLoader with
+    a `generator` has that generator's state kept with the run). TypeError for what could serve one pass only.
+    """
+
+    def __init__(self, dl: Any, device: torch.device | str | None = None, tfms: Any = None) -> None:
+        if isinstance(dl, Iterator):
+            raise TypeError(f"a {type(dl).__name__} is used up after one pass: give a list, a DataLoader, or an object "
+                            "whose __iter__ begins anew")
+        if not isinstance(dl, Iterable):
+            raise TypeError(f"batches must come from something to iterate over, not {dl!r}")
+        self.dl: Any = dl
+        self.tfms = listify(tfms)
+        self.device = default_device() if device is None else resolved(device)
+        self.begun_at: dict[str, Any] | None = None
+
+    def __len__(self) -> int:
+        try:
+            return len(self.dl)
+        except TypeError:
+            raise TypeError(f"{type(self.dl).__name__} has no length, and a schedule needs the number of batches: "
+                            "give it a __len__") from None
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches()
+
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """One pass over the prepared batches, from batch `start` on."""
+        inner = self.dl.batches(start) if hasattr(self.dl, "batches") else self._from(start)
+        ready = isinstance(self.dl, TensorLoader) and self.dl.x.device == self.dl.y.device == self.device
+        return inner if ready and not self.tfms else map(self.prepare, inner)
+
+    def _from(self, start: int) -> Iterator[Any]:
+        """A pass over a loader that knows of no positions: begun as it was begun before, and wound on to `start`."""
+        batches: Iterator[Any]
+        if not start:
+            batches = iter(self.dl)
+            return batches
+        with generators_kept():
+            if self.begun_at:
+                set_rng_state(self.begun_at)
+            batches = iter(self.dl)
+            for _ in islice(batches, start):
+                pass
+        return batches
+
+    def prepare(self, batch: Any) -> Batch:
+        """A batch as the model gets it: on the device and transformed."""
+        x, y = (_on(part, self.device) for part in pair(batch))
+        for tfm in self.tfms:
+            x, y = tfm((x, y))
+        return x, y
+
+    def add_tfm(self, tfm: Callable[[Batch], Batch]) -> None:
+        """From now on, batches go through `tfm` too, after those before it."""
+        self.tfms.append(tfm)
+
+    def remove_tfm(self, tfm: Callable[[Batch], Batch]) -> None:
+        """Undo `add_tfm`."""
+        self.tfms.remove(tfm)
+
+    @property
+    def dataset(self) -> Any:
+        """What the batches are made from, where the loader says so, else None."""
+        return getattr(self.dl, "dataset", None)
+
+    @property
+    def batch_size(self) -> int | None:
+        """Samples in a full batch, where the loader says so, else None."""
+        return getattr(self.dl, "batch_size", None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The loader's position, as far as it has one to tell."""
+        if hasattr(self.dl, "state_dict"):
+            return dict(self.dl.state_dict())
+        gen = getattr(self.dl, "generator", None)
+        own = {"generator": gen.get_state()} if isinstance(gen, torch.Generator) else {}
+        # one without a generator of its own draws its order from the global ones, when a pass begins
+        return {**own, "begun_at": rng_state(cuda=False)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        if hasattr(self.dl, "load_state_dict"):
+            self.dl.load_state_dict(state)
+            return
+        if "generator" in state:
+            self.dl.generator.set_state(state["generator"])
+        self.begun_at = state["begun_at"]
+
+
+def _on(x: Any, device: torch.device) -> Any:
+    return x if isinstance(x, Tensor) and x.device == device else to_device(x, device)
+
+
+def filled(dl: Loader) -> Loader:
+    """The training loader, if it has a batch; else a ValueError that says why it has none."""
+    if not dl.n:
+        raise ValueError("the training data is empty")
+    if not len(dl):
+        raise ValueError(f"{dl.n} training samples do not fill one batch of {dl.batch_size}, and batches that are not "
+                         f"full are dropped: choose bs={dl.n} or less, or drop_last=False")
+    return dl
