@@ -7,20 +7,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from minifast.callbacks.schedules import (
-    constant,
-    cosine,
-    exp_range,
-    exponential,
-    flat_cosine,
-    linear,
-    piecewise,
-    polynomial,
-    restarts,
-    triangular,
-    triangular2,
-    warm_up,
-)
 from torch import optim
 from torch.optim import lr_scheduler as torch_lr
 
@@ -34,6 +20,20 @@ from minifast.callbacks.one_cycle import ONE_CYCLE_FORMS, OneCycleScheduler
 from minifast.callbacks.scheduler import ParamScheduler, ScheduleCallback, values
 from minifast.callbacks.torch_scheduler import TorchScheduler
 from minifast.fakes import fake_learner
+from minifast.schedules import (
+    constant,
+    cosine,
+    exp_range,
+    exponential,
+    flat_cosine,
+    linear,
+    piecewise,
+    polynomial,
+    restarts,
+    triangular,
+    triangular2,
+    warm_up,
+)
 from minifast.stepper import annealing_cos, annealing_exp, annealing_linear
 
 SGD = partial(optim.SGD, momentum=0.9)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..callback import Callback
 from ..utils import tensors_in
 
-__all__ = ["Probe"]
+__all__: list[str] = []  # it works for `FiniteGuard` only
 
 
 class Probe(Callback):

@@ -13,7 +13,7 @@ from timing import Section, in_turn, median, ratio
 
 __all__ = ["run"]
 
-WINDOW, WINDOWS = 200, 15       # batches in a stretch that is timed, and stretches at each milestone
+WINDOW, WINDOWS = 200, 40       # batches in a stretch that is timed, and stretches at each milestone
 SAMPLES = [1_000, 10_000, 100_000, 1_000_000]
 
 
@@ -111,7 +111,7 @@ def in_memory(argument: tuple[int, str]) -> Any:
     return turn
 
 
-def run(device: str, batches: int = 1_000_000, rounds: int = 3) -> list[Section]:
+def run(device: str, batches: int = 1_000_000, rounds: int = 2) -> list[Section]:
     """Both, as tables."""
     only = in_turn({"run": ("growth.long_run", (batches, device))}, 1, warm_up=0)["run"]
     if isinstance(only, str):

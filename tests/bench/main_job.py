@@ -54,9 +54,8 @@ def sample() -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
-# the other plain loops load pictures as the hand-written one does; and cold, the rest adds its imports to that
-FROM_PICTURES = [name for name in names() if name not in ("bare loop", "hand-written, fused")]
-COLD = ["hand-written loop", "minifast", "fastai 2", "Lightning", "Keras"]
+# the others load pictures as the hand-written loop does
+FROM_PICTURES = ["hand-written loop", "minifast", "fastai 2", "Lightning", "Keras"]
 
 
 def warm(device: str, rounds: int = 2) -> list[Section]:
@@ -102,22 +101,22 @@ def cold(device: str, rounds: int = 2) -> list[Section]:
     """Seconds of a whole new process: imports, pictures, two epochs, the printed table."""
     path = sample()
     code = "import main_job; print(main_job.job({0!r}, {1!r}, {2!r})())"
-    processes = {n: ("main_job.one_process", (code.format(n, path, device), n)) for n in COLD}
+    processes = {n: ("main_job.one_process", (code.format(n, path, device), n)) for n in FROM_PICTURES}
     measured = in_turn(processes, rounds, warm_up=0)
     return [_processes("Main job, cold", measured, "s, new process", [
         f"A new process each, from `python` to the printed table; medians of {rounds} rounds in turn."])]
 
 
-def imports(device: str, rounds: int = 2) -> list[Section]:
+def imports(device: str, rounds: int = 1) -> list[Section]:
     """Seconds and memory of `import`, a new process each; and minifast's beside torch's once more, in many rounds."""
     measured = in_turn({n: ("main_job.one_process", (code, n)) for n, code in IMPORTS.items()}, rounds)
     section = _processes("Imports", measured, "s to import", [
         f"A new process each, Python's own start included; medians of {rounds} rounds in turn."], "bare loop")
-    pair = in_turn({n: ("main_job.one_process", (IMPORTS[n], n)) for n in ("bare loop", "minifast")}, 3 * rounds)
+    pair = in_turn({n: ("main_job.one_process", (IMPORTS[n], n)) for n in ("bare loop", "minifast")}, 8 * rounds)
     ours, torchs = pair["minifast"], pair["bare loop"]
     if isinstance(ours, str) or isinstance(torchs, str):
         raise RuntimeError(f"{ours}; {torchs}")
-    section.notes.append(f"`import minifast.vision` alone in turn with `import torch`, {3 * rounds} rounds: "
+    section.notes.append(f"`import minifast.vision` alone in turn with `import torch`, {8 * rounds} rounds: "
                          f"{ratio(ours, torchs, 's'):.2f} of its time.")
     for row in section.rows:
         row[0] = f"`{IMPORTS[row[0]].removeprefix(IMPORTS['Keras'].removesuffix('import keras'))}`"

@@ -11,7 +11,7 @@ from timing import Rounds, Section, in_turn, median, names, table
 
 __all__ = ["run"]
 
-BATCHES = 2000
+BATCHES = 1500
 BARE = {"bare loop": None, "bare loop, torch's fused optimizer": True, "bare loop, minifast's optimizer": "minifast"}
 EXTRAS = ["minifast", "with the five of a long run", "with a metric and validation on a tenth",
           "with 5 callbacks that listen", "with 100 callbacks that listen"]
