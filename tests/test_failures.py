@@ -58,6 +58,19 @@ def finite(learn):
     return all(bool(p.isfinite().all()) for p in learn.model.parameters())
 
 
+def test_weights_that_the_last_step_has_spoiled_are_not_kept_as_good():
+    def copy_at_each_epoch(state):
+        learn.finite_guard.cost = 0.0
+
+    def spoil(state):
+        learn.model[0].weight.grad[0, 0] = float("inf")
+
+    learn = learner(At(19, backward_end=spoil), At(20, epoch_begin=copy_at_each_epoch))     # epochs have 20 batches
+    with pytest.raises(FloatingPointError, match="^epoch 0, batch 19, .*gradient of parameter 0.weight was the first"):
+        learn.fit(2, 0.01)
+    assert finite(learn)
+
+
 def test_a_spoiled_input_is_named_with_its_batch_and_rates():
     learn = learner(At(27, batch_begin=spoiled))
     with pytest.raises(FloatingPointError, match=r"^epoch 1, batch 7, lr 0.00891, momentum 0.861: the input was "

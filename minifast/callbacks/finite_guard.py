@@ -27,10 +27,9 @@ class FiniteGuard(LearnerCallback):
 
     It looks at the smoothed loss, which stays infinite or NaN once a loss has been, every eight batches and at the end
     of an epoch; a GPU's answer travels while it works on, and is read eight batches later, so that nobody waits. From
-    time to time (at the beginning of an epoch, and as
-    often as costs less than 1 % of the time) it keeps a copy of all that training changes, in the CPU's memory. When a
-    loss is not finite, training is repeated from there under observation, up to the first layer, gradient or parameter
-    that is not finite, and then the copy is put back.
+    time to time (at the beginning of an epoch, and as often as costs less than 1 % of the time) it keeps a copy of all
+    that training changes, in the CPU's memory. When a loss is not finite, training is repeated from there under
+    observation, up to the first layer, gradient or parameter that is not finite, and then the copy is put back.
     `Learner(check_finite=False)` does without it.
     """
 
@@ -72,6 +71,9 @@ class FiniteGuard(LearnerCallback):
     def _keep(self) -> None:
         began = time.monotonic()
         learn, state = self.learn, self.learn.handler.state
+        # the last step may have spoiled the weights, of which no loss tells yet
+        if self.good is not None and not all(torch.isfinite(p).all() for p in learn.model.parameters()):
+            return
         self.good = {"learner": map_tensors(learner_state(learn), lambda t: t.detach().to("cpu", copy=True)),
                      "callbacks": [(cb, map_tensors(cb.state_dict(), torch.clone)) for cb in self._taking_part()],
                      "state": dataclasses.replace(state, last_input=None, last_target=None), "pass": self.pass_state}
