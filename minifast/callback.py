@@ -88,7 +88,7 @@ def bind(callback: Callback, event: str) -> Callable[[dict[str, Any]], Any] | No
                             + did_you_mean(name, State.__dataclass_fields__))
     if any(p.kind is p.VAR_KEYWORD for p in params):
         return lambda memory: handler(**memory)
-    if not names or any(p.kind is p.KEYWORD_ONLY for p in params):
+    if not names or hasattr(handler, "__wrapped__") or any(p.kind is p.KEYWORD_ONLY for p in params):
         return lambda memory: handler(**{n: memory[n] for n in names})
     get = itemgetter(*names)    # and by position: together half the time that keywords take
     return (lambda memory: handler(get(memory))) if len(names) == 1 else lambda memory: handler(*get(memory))

@@ -73,7 +73,8 @@ class Learner:
         self.data, self.model = data, model.to(data.device)
         self.loss_func = loss_func or data.loss_func
         if self.loss_func is None:
-            raise ValueError("the data brings no loss function of its own: pass loss_func=, e.g. nn.CrossEntropyLoss()")
+            raise ValueError("the data brings no loss function of its own: pass loss_func=, for example "
+                             "CrossEntropyFlat() for classes, MSELossFlat() for quantities")
         self.opt_func, self.true_wd, self.bn_wd, self.train_bn = opt_func, true_wd, bn_wd, train_bn
         self.wd = _weight_decay(wd)
         self.metrics = listify(metrics)

@@ -25,8 +25,11 @@ def AdamW(params: Any, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.99
     Where all parameters are of one kind that torch has a fused kernel for, it is `FusedAdam`.
     """
     groups = list(params)
-    kinds = {(p.device.type, p.dtype) for g in groups for p in (g["params"] if isinstance(g, dict) else [g])}
+    every = [p for g in groups for p in (g["params"] if isinstance(g, dict) else [g])]
+    kinds = {(p.device.type, p.dtype) for p in every}
     fused = kinds <= {("cpu", torch.float32)} or kinds <= {("cuda", torch.float32)}
+    # the kernel goes through memory in a line, and would write between the numbers of a parameter that has gaps
+    fused = fused and all(torch.empty_like(p, device="meta").stride() == p.stride() for p in every)
     return FusedAdam(groups, lr, betas) if fused and not kwargs else optim.Adam(groups, lr, betas, **kwargs)
 
 
@@ -75,14 +78,27 @@ class FusedAdam(optim.Adam):
             if p not in self.state:
                 self.state[p] = {"step": torch.zeros((), device=p.device), "exp_avg": torch.zeros_like(p),
                                  "exp_avg_sq": torch.zeros_like(p)}
-        states = [self.state[p] for p in params]
+        states, grads = [self.state[p] for p in params], [p.grad for p in params if p.grad is not None]
+        for i, (p, grad, s) in enumerate(zip(params, grads, states, strict=True)):
+            if not p.stride() == grad.stride() == s["exp_avg"].stride():  # somebody has laid one of them out anew
+                lay_out(p, s)
+                grads[i] = torch.empty_like(p).copy_(grad)
         steps = [s["step"] for s in states]
         torch._foreach_add_(steps, 1)
+        peaks = [s.setdefault("max_exp_avg_sq", torch.zeros_like(p)) for p, s in zip(params, states, strict=True)
+                 ] if g["amsgrad"] else []
         kernel = torch._fused_adamw_ if g["decoupled_weight_decay"] else torch._fused_adam_
-        grads = [p.grad for p in params if p.grad is not None]
-        kernel(params, grads, [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], [], steps, lr=g["lr"],
-               beta1=g["betas"][0], beta2=g["betas"][1], weight_decay=g["weight_decay"], eps=g["eps"], amsgrad=False,
-               maximize=False)
+        kernel(params, grads, [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], peaks, steps,
+               lr=g["lr"], beta1=g["betas"][0], beta2=g["betas"][1], weight_decay=g["weight_decay"], eps=g["eps"],
+               amsgrad=g["amsgrad"], maximize=g["maximize"])
+
+
+def lay_out(p: Tensor, state: dict[str, Any]) -> None:
+    """Lay an optimizer's state of the parameter `p` out in memory as `p` is now (channels last, say): fused kernels go
+    through both in the order of memory and would pair the wrong numbers, without a word."""
+    for name, t in state.items():
+        if isinstance(t, Tensor) and t.shape == p.shape and t.stride() != p.stride():
+            state[name] = torch.empty_like(p, dtype=t.dtype, device=t.device).copy_(t)
 
 
 def _unguarded(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -166,12 +182,11 @@ class OptimWrapper:
                 p.grad = None
 
     def align(self) -> None:
-        """Lay the state out in memory as the parameters are now (channels last, say): fused kernels go through both in
-        the order of memory and would pair the wrong numbers, without a word."""
+        """Lay the state out in memory as the parameters are now: see `lay_out`."""
         for p, state in self.opt.state.items():
-            for name, t in state.items():
-                if isinstance(t, Tensor) and t.shape == p.shape and t.stride() != p.stride():
-                    state[name] = torch.empty_like(p, dtype=t.dtype, device=t.device).copy_(t)
+            lay_out(p, state)
+            if isinstance(self.opt, FusedAdam):
+                state["step"] = state["step"].to(p.device)  # torch's loading leaves it where it was saved
 
     def clear(self) -> None:
         """Forget the optimizer's state (moments, step counts)."""

@@ -84,7 +84,7 @@ def plot_losses(train: Iterable[Any], valid_at: Iterable[Any] = (), valid: Itera
     ys = _some(_numbers(train))
     done = np.arange(start + 1, start + 1 + len(ys))
     [axis] = _axes(1, ax)
-    [line] = axis.plot(done, ys, label="Train", zorder=2)
+    [line] = axis.plot(done, ys, label="Train, smoothed", zorder=2)
     x, y = _measured(valid_at, valid)
     if len(y):
         axis.plot(x, y, "o-", label="Validation", zorder=3)
@@ -165,7 +165,8 @@ def _numbers(values: Iterable[Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 def _some(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if not len(values):
-        raise ValueError("there is nothing to plot: no batch with a finite value is recorded, or all are skipped")
+        raise ValueError("there is nothing to plot: no batch with a finite value is recorded, or all are skipped "
+                         "(learn.lr_find() or a fit records some)")
     return values
 
 

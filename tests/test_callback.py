@@ -1,4 +1,5 @@
 """The bus: who is told what, what may be answered, and what happens when something fails."""
+import functools
 from unittest.mock import Mock
 
 import pytest
@@ -255,3 +256,18 @@ def test_repr_shows_the_arguments():
     class Stops(Callback):
         def __init__(self, patience=3): self.patience = patience
     assert repr(Stops()) == "Stops(patience=3)"
+
+
+def test_a_decorated_handler_is_called_as_its_decorator_is_written():
+    def decorated(func):
+        @functools.wraps(func)
+        def handler(self, **kwargs):
+            return func(self, **kwargs)
+        return handler
+
+    class A(Callback):
+        @decorated
+        def on_batch_end(self, epoch, train):
+            return epoch, train
+
+    assert bind(A(), "batch_end")({"epoch": 3, "train": False}) == (3, False)

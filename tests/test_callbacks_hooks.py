@@ -143,7 +143,7 @@ def test_show_callbacks_lists_who_listens_in_which_order():
     learn.fit(1, callbacks=(own := ActivationStats(learn)))
     lines = str(learn.show_callbacks(ActivationStats(learn))).splitlines()
     assert lines[7].split(maxsplit=1) == [
-        "on_batch_end", "Recorder (-10), ActivationStats, Interruption (1001)"]
+        "on_batch_end", "Recorder (-10), ActivationStats, FiniteGuard (999), Interruption (1001)"]
     assert lines[4].split() == ["on_backward_begin"]
     assert lines[-1] == "metrics, told first in validations: <lambda>"
     assert learn.activation_stats is not own    # made by hand it replaces the other; made to be listed it does not

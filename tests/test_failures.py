@@ -71,6 +71,38 @@ def test_weights_that_the_last_step_has_spoiled_are_not_kept_as_good():
     assert finite(learn)
 
 
+def test_a_last_step_that_spoils_the_weights_ends_the_run_and_is_undone():
+    def spoil(state):
+        learn.model[0].weight.grad[0, 0] = float("inf")
+
+    learn = learner(At(19, backward_end=spoil))
+    with pytest.raises(FloatingPointError, match="^epoch 0, batch 19, .*gradient of parameter 0.weight was the first"):
+        learn.fit(1, 0.01)
+    assert finite(learn)
+
+
+def test_a_metric_that_fails_over_nan_does_not_hide_where_it_came_from():
+    def metric(output, target):
+        if not output.isfinite().all():
+            raise ValueError("not finite")
+        return output.mean()
+
+    learn = learner(At(17, batch_begin=spoiled), metrics=[metric])
+    with pytest.raises(FloatingPointError, match="^epoch 0, batch 17, .*the input was the first to be NaN"):
+        learn.fit(1, 0.01)
+
+
+def test_a_resumed_run_repeats_its_own_batches(tmp_path):
+    def run(*callbacks):
+        learn = learner(*callbacks, path=tmp_path)
+        learn.fit_one_cycle(2, 0.01, callbacks=Checkpoint(learn, "run", every=12))
+
+    with pytest.raises(ZeroDivisionError):
+        run(At(13, batch_begin=lambda state: 1 / 0))
+    with pytest.raises(FloatingPointError, match="^epoch 0, batch 13, .*the input was the first to be NaN"):
+        run(At(13, batch_begin=spoiled))
+
+
 def test_a_spoiled_input_is_named_with_its_batch_and_rates():
     learn = learner(At(27, batch_begin=spoiled))
     with pytest.raises(FloatingPointError, match=r"^epoch 1, batch 7, lr 0.00891, momentum 0.861: the input was "

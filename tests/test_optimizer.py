@@ -114,6 +114,64 @@ def test_the_state_follows_its_parameters_into_another_memory_layout(opt_func, h
     assert torch.allclose(ours.weight, twin.weight, atol=1e-5)
 
 
+def conv_pair():
+    torch.manual_seed(0)
+    ours, twin = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+    twin.load_state_dict(ours.state_dict())
+    return ours, twin, OptimWrapper.create(AdamW, 0.1, [ours]), OptimWrapper.create(optim.Adam, 0.1, [twin])
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda net: net.to(memory_format=torch.channels_last),
+    lambda net: setattr(net.weight, "grad", net.weight.grad.contiguous(memory_format=torch.channels_last))])
+def test_whatever_is_laid_out_anew_between_two_steps_is_stepped_right(spoil):
+    ours, twin, opt, other = conv_pair()
+    other.opt.param_groups[0]["betas"] = opt.opt.param_groups[0]["betas"]
+    x = torch.randn(8, 3, 5, 5)
+    for i in range(6):
+        for net, wrapper in ((ours, opt), (twin, other)):
+            net(x).square().mean().backward()
+            if net is ours and i == 3:
+                spoil(net)
+            wrapper.step()
+            wrapper.zero_grad()
+    assert torch.allclose(ours.weight, twin.weight, atol=1e-5)
+
+
+@pytest.mark.parametrize("key", ["amsgrad", "maximize"])
+def test_the_default_optimizers_other_ways_are_torchs(key):
+    ours, twin = nn.Linear(3, 2), nn.Linear(3, 2)
+    twin.load_state_dict(ours.state_dict())
+    opt = OptimWrapper.create(AdamW, 0.1, [ours])
+    opt.set(key, True)
+    theirs = optim.Adam(twin.parameters(), 0.1, opt.opt.param_groups[0]["betas"], fused=True, **{key: True})
+    for i in range(4):
+        for net, stepped in ((ours, opt), (twin, theirs)):
+            net(torch.full((2, 3), 1.0 - i)).square().mean().backward()
+            stepped.step()
+            stepped.zero_grad()
+    assert torch.equal(ours.weight, twin.weight)
+
+
+def test_parameters_with_gaps_in_memory_are_not_given_to_the_fused_kernel():
+    base = torch.zeros(4, 4)
+    p = nn.Parameter(base[:, :2])
+    p.grad = torch.ones(4, 2)
+    opt = AdamW([{"params": [p]}], 0.1)
+    opt.step()
+    assert type(opt) is optim.Adam and not base[:, 2:].any() and bool((base[:, :2] < 0).all())
+
+
+def test_a_loaded_state_counts_its_steps_on_the_parameters_device():
+    net = nn.Linear(2, 1)
+    opt = OptimWrapper.create(AdamW, 0.1, [net])
+    train(opt, net, 1)
+    saved = opt.state_dict()
+    elsewhere = OptimWrapper(FusedAdam([{"params": list(nn.Linear(2, 1, device="meta").parameters())}]))
+    elsewhere.load_state_dict(saved)
+    assert {t.device.type for s in elsewhere.opt.state.values() for t in s.values()} == {"meta"}
+
+
 def test_the_default_falls_back_to_torchs_adam():
     double = nn.Linear(2, 2).double()
     assert type(OptimWrapper.create(AdamW, 0.1, [double]).opt) is optim.Adam

@@ -114,7 +114,7 @@ def test_losses_stand_at_the_batches_they_belong_to():
     assert drawn(axis) == [[1, 2, 3, 4], [4, 3, 2, 1]]
     assert drawn(axis, 1) == [[2, 4], [2.5, 1.5]] and axis.lines[1].get_marker() == "o"
     assert drawn(axis, 2) == [[1, 2, 3, 4], [4, 900, 1, 0.5]]
-    assert legend(axis) == ["Train", "Validation", "Train, each batch"]
+    assert legend(axis) == ["Train, smoothed", "Validation", "Train, each batch"]
     assert labels(axis) == ("Batches processed", "Loss")
     assert axis.get_ylim()[1] < 5  # the outlier among the raw losses does not set the scale
 
@@ -149,8 +149,8 @@ def test_a_second_run_leaves_the_first_in_view():
 
 def test_losses_after_skipped_batches_and_without_validation():
     axis = plots.plot_losses(torch.tensor([2.0, 1.0]), start=10)
-    assert drawn(axis) == [[11, 12], [2, 1]] and legend(axis) == ["Train"]
-    assert legend(plots.plot_losses([1.0], [1], [float("nan")])) == ["Train"]
+    assert drawn(axis) == [[11, 12], [2, 1]] and legend(axis) == ["Train, smoothed"]
+    assert legend(plots.plot_losses([1.0], [1], [float("nan")])) == ["Train, smoothed"]
 
 
 def test_a_metric_an_axes_with_the_unmeasured_left_out():

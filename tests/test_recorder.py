@@ -366,10 +366,10 @@ def test_plot_losses_draws_what_was_recorded():
     learn = fake_learner(train_length=100)
     learn.fit(2)
     axes = learn.recorder.plot_losses(return_fig=True).axes[0]
-    assert np.array(lines(axes)["Train"])[:, 1].tolist() == learn.recorder.losses.tolist()
+    assert np.array(lines(axes)["Train, smoothed"])[:, 1].tolist() == learn.recorder.losses.tolist()
     assert lines(axes)["Validation"] == [[20, learn.recorder.val_losses[0]], [40, learn.recorder.val_losses[1]]]
     later = learn.recorder.plot_losses(skip_start=20, skip_end=1, return_fig=True).axes[0]
-    assert np.array(lines(later)["Train"])[:, 1].tolist() == learn.recorder.losses[20:-1].tolist()
+    assert np.array(lines(later)["Train, smoothed"])[:, 1].tolist() == learn.recorder.losses[20:-1].tolist()
     assert "Validation" not in lines(later)       # the first lies before, the second after what is drawn
 
 

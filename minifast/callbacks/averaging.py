@@ -136,7 +136,7 @@ class SWA(_Averaging):
             for i, (x, _) in enumerate(dl):
                 for m in layers:
                     m.momentum = 1 / (i + 1)    # the running mean is then that of the batches so far, all alike
-                model(*listify(x))
+                model._call_impl(*listify(x))   # as it is written: compiled code is made anew for each momentum
             for a, w in zip(self.average, self._weights, strict=True):
                 a.copy_(w)
         finally:

@@ -14,7 +14,7 @@ from ..checkpoint import learner_state, load_learner_state
 from ..loop import train_batch
 from ..utils import map_tensors
 from .hooks import uncompiled
-from .probe import Probe
+from .probe import Probe, is_finite
 from .same_run import shapes_training
 
 __all__ = ["FiniteGuard"]
@@ -43,15 +43,17 @@ class FiniteGuard(LearnerCallback):
         self.cost = self.kept_at = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: what it keeps is about this process."""
-        return {}
+        """From where the present pass over the batches can be repeated; all else that it keeps is this process's."""
+        return {"pass_state": vars(self).get("pass_state")}
 
     def on_train_begin(self) -> None:
         self.answer, self.good, self.cost, self.kept_at = None, None, 0.0, 0.0
         self.pass_state: dict[str, Any] | None = None
+        self.n_batches = len(self.learn.data.train_dl)
 
     def on_epoch_begin(self) -> None:
         self.pass_state = self.learn.data.train_dl.state_dict()
+        self.n_batches = len(self.learn.data.train_dl)
 
     def on_batch_begin(self, train: bool, num_batch: int, smooth_loss: Tensor | None) -> None:
         if train and (not num_batch % CHECK_EVERY or self.good is None):
@@ -61,9 +63,22 @@ class FiniteGuard(LearnerCallback):
                 self._hear()    # what has not been looked at is not known to be good
                 self._keep()
 
+    def on_batch_end(self, train: bool, num_batch: int, smooth_loss: Tensor) -> None:
+        if train and num_batch + 1 == self.n_batches:
+            self._close(smooth_loss)    # before the validation: a metric may fail over such outputs
+
     def on_epoch_end(self, smooth_loss: Tensor | None) -> None:
+        self._close(smooth_loss)
+
+    def _close(self, smooth_loss: Tensor | None) -> None:
         self._ask(smooth_loss)
         self._hear()
+        if not self._weights_finite():  # of the last step no loss tells
+            self._fail()
+
+    def _weights_finite(self) -> bool:
+        finite = torch.stack([torch.isfinite(p).all() for p in self.learn.model.parameters()]).all()
+        return bool(finite.cpu().numpy())
 
     def on_train_end(self) -> None:
         self.answer = self.good = None
@@ -72,7 +87,7 @@ class FiniteGuard(LearnerCallback):
         began = time.monotonic()
         learn, state = self.learn, self.learn.handler.state
         # the last step may have spoiled the weights, of which no loss tells yet
-        if self.good is not None and not all(torch.isfinite(p).all() for p in learn.model.parameters()):
+        if self.good is not None and not self._weights_finite():
             return
         self.good = {"learner": map_tensors(learner_state(learn), lambda t: t.detach().to("cpu", copy=True)),
                      "callbacks": [(cb, map_tensors(cb.state_dict(), torch.clone)) for cb in self._taking_part()],
@@ -94,7 +109,7 @@ class FiniteGuard(LearnerCallback):
 
     def _fail(self) -> None:
         learn, now, good = self.learn, self.learn.handler.state, self.good
-        text = f"epoch {now.epoch}, by batch {now.num_batch}, lr {learn.opt.lr:.3g}: the loss is not finite any more"
+        text = f"epoch {now.epoch}, by batch {now.num_batch}, lr {learn.opt.lr:.3g}: loss or weights are not finite now"
         if good is not None:
             text = self._repeated(now.iteration) or text
             self._put_back()
@@ -130,19 +145,3 @@ class FiniteGuard(LearnerCallback):
 
     def _taking_part(self) -> list[Callback]:
         return [cb for cb in self.learn.handler.callbacks if shapes_training(cb)]
-
-
-def is_finite(loss: Tensor) -> Callable[[], bool]:
-    """Whether it is finite, asked now and told when the result is called; a GPU is not waited for before."""
-    finite = loss.isfinite()
-    if finite.device.type != "cuda":
-        host = finite.cpu()
-        return lambda: bool(host.numpy())
-    host = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(finite, non_blocking=True)
-    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    arrived.record()
-
-    def answer() -> bool:
-        arrived.synchronize()
-        return bool(host.numpy())
-    return answer

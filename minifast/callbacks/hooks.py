@@ -113,9 +113,9 @@ class HookCallback(LearnerCallback):
         """What is done with a module's output (without its graph)."""
 
     def on_train_begin(self, **kwargs: Any) -> None:
-        if self.learn.model._compiled_call_impl is not None:
+        if any(m._compiled_call_impl is not None or hasattr(m, "_orig_mod") for m in self.learn.model.modules()):
             raise RuntimeError(f"compiled code calls no hooks of a {type(self).__name__}: learn.compile(False) "
-                               "turns it off")
+                               "turns it off; a model from torch.compile is to be replaced by the one it was made of")
         self.hooks = Hooks(self.modules, self.hook)
 
     def on_train_end(self, **kwargs: Any) -> None:
@@ -127,8 +127,11 @@ class HookCallback(LearnerCallback):
 @contextmanager
 def uncompiled(model: nn.Module) -> Iterator[None]:
     """Inside, the model runs as it is written, which compiled code would not: so hooks on its layers are called."""
-    compiled, model._compiled_call_impl = model._compiled_call_impl, None
+    compiled = [(m, m._compiled_call_impl) for m in model.modules() if m._compiled_call_impl is not None]
     try:
+        for m, _ in compiled:
+            m._compiled_call_impl = None
         yield
     finally:
-        model._compiled_call_impl = compiled
+        for m, impl in compiled:
+            m._compiled_call_impl = impl

@@ -1,16 +1,33 @@
-"""Where numbers stop being finite."""
+"""Whether numbers are finite, and where they stop being so."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..callback import Callback
 from ..utils import tensors_in
 
 __all__: list[str] = []  # it works for `FiniteGuard` only
+
+
+def is_finite(loss: Tensor) -> Callable[[], bool]:
+    """Whether it is finite, asked now and told when the result is called; a GPU is not waited for before."""
+    finite = loss.isfinite()
+    if finite.device.type != "cuda":
+        host = finite.cpu()
+        return lambda: bool(host.numpy())
+    host = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(finite, non_blocking=True)
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record()
+
+    def answer() -> bool:
+        arrived.synchronize()
+        return bool(host.numpy())
+    return answer
 
 
 class Probe(Callback):

@@ -120,6 +120,8 @@ def _stacked(n: int, arrays: Iterable[np.ndarray[Any, Any]], h: int, w: int) -> 
 def _decoded(item: Any, size: Size | None) -> np.ndarray[Any, Any]:
     """Bytes (H, W) of a grey picture or (H, W, 3) of one in colour, from a path or PIL. Transparency is dropped."""
     from PIL import Image, UnidentifiedImageError
+    if not isinstance(item, (Image.Image, str, os.PathLike)):   # a number would be taken for an open file
+        raise TypeError(f"a picture is a path, a PIL image or a tensor, not {type(item).__name__}")
     try:
         if isinstance(item, Image.Image):
             return _bytes(item, size)
