@@ -172,7 +172,10 @@ class DataBunch:
 
     def __repr__(self) -> str:
         train, valid = (0 if dl is None else _length(dl) or "unknown" for dl in (self.train_dl, self.valid_dl))
-        return f"{type(self).__name__}(batches to train on: {train}, to validate on: {valid}, on {self.device})"
+        told = f"batches to train on: {train}, to validate on: {valid}, on {self.device}"
+        if self.classes is not None:
+            told += f", {len(self.classes)} classes: {', '.join(map(str, self.classes[:9]))}{', ...' * (self.c > 9)}"
+        return f"{type(self).__name__}({told})"
 
 
 def _length(dl: DeviceDataLoader) -> int | None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -38,7 +39,7 @@ from .progress import OneBar, Progress
 from .recorder import Recorder
 from .state import State
 from .suggestion import RangeTest, RangeTests, Suggestion
-from .utils import as_path, even_mults, file_name, frames_forgotten, listify, positive_float, positive_int
+from .utils import as_path, even_mults, file_name, frames_forgotten, is_plain, listify, positive_float, positive_int
 
 __all__ = ["Learner", "fit_one_cycle", "lr_find"]
 
@@ -391,7 +392,9 @@ class Learner:
 
     def save(self, name: str | Path, with_opt: bool = True) -> Path:
         """Write the weights (and the optimizer's state) to `path/model_dir/name.pth`, whole or not at all."""
-        state = {"model": self.model.state_dict()}
+        state: dict[str, Any] = {"model": self.model.state_dict()}
+        if self.data.classes is not None and is_plain(self.data.classes):
+            state["classes"] = self.data.classes
         if with_opt and self._opt is not None:
             state["opt"] = self._opt.state_dict()
         return save_file(state, self._file(name))
@@ -405,7 +408,7 @@ class Learner:
         state = load_file(path, self.data.device if device is None else resolved(device))
         if not isinstance(state, dict):
             raise ValueError(f"{path} holds no weights: there is a {type(state).__name__} in it")
-        ours = {"model"} <= set(state) <= {"model", "opt"}
+        ours = {"model"} <= set(state) <= {"model", "opt", "classes"}
         model, opt = (state["model"], state.get("opt")) if ours else (state, None)
         before = copy.deepcopy(self.model.state_dict())
         try:
@@ -418,6 +421,9 @@ class Learner:
                 raise RuntimeError(f"{path} does not fit the model, so nothing is loaded from it: {why}") from None
             e.add_note(f"nothing is loaded from {path}")
             raise
+        if ours and self.data.classes is not None and state.get("classes", self.data.classes) != self.data.classes:
+            warnings.warn(f"{path} was saved with the classes {state['classes']}, and this data has "
+                          f"{self.data.classes}: the outputs still mean those of the file")
         return self
 
     def _file(self, name: str | Path) -> Path:

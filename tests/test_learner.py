@@ -611,3 +611,19 @@ def test_silence_can_be_broken(capsys):
 
 def test_repr():
     assert repr(fake_learner()).startswith("Learner(Sequential with 24 parameters, DataBunch(")
+
+
+def test_loading_into_data_with_other_classes_warns(tmp_path):
+    ours, other = (fake_learner(path=tmp_path) for _ in range(2))
+    ours.data.classes, other.data.classes = list("abcd"), list("badc")
+    ours.save("x")
+    ours.load("x")      # no warning, which would be an error here
+    with pytest.warns(UserWarning, match=r"x.pth was saved with the classes \['a', 'b', 'c', 'd'\]"):
+        other.load("x")
+    assert torch.equal(ours.model[0].weight, other.model[0].weight)
+
+
+def test_data_tells_its_classes():
+    data = fake_learner().data
+    data.classes = list(range(12))
+    assert repr(data).endswith("on cpu, 12 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, ...)")

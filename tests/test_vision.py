@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from minifast.data import DatasetType
-from minifast.layers import CrossEntropyFlat
+from minifast.layers import CrossEntropyFlat, simple_cnn
+from minifast.learner import Learner
 from minifast.loaders import ItemLoader, TensorLoader
 from minifast.vision.data import ImageDataBunch, mnist_stats
 from minifast.vision.image import get_image_files, open_image
@@ -317,3 +318,19 @@ def test_the_star_module_gives_all_that_it_names_and_what_a_script_needs():
     assert given["ImageDataBunch"] is ImageDataBunch and given["torch"] is torch
     assert {"untar_data", "URLs", "Learner", "accuracy", "simple_cnn", "DatasetType", "imagenet_stats", "open_image",
             "get_transforms", "nn", "np", "Path", "LearnerCallback", "partial"} <= set(given)
+
+
+def test_a_run_is_not_continued_on_other_pictures(folder, tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+
+    def train(seed):
+        torch.manual_seed(0)
+        data = bunch(folder, valid_pct=0.3, seed=seed)
+        learn = Learner(data, simple_cnn((3, 4, 2)), path=home, silent=True)
+        learn.fit(1, 1e-3, checkpoint="run")
+        return learn
+
+    train(1)
+    assert len(train(1).recorder.lrs) > 0      # the same pictures: loaded
+    with pytest.raises(ValueError, match=r"other settings.*training pictures \(a random part needs seed=\): "):
+        train(2)
