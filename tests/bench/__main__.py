@@ -27,11 +27,11 @@ PACKAGES = ["torch", "minifast", "fastai", "lightning", "pytorch-ignite", "skorc
 def main() -> int:
     """Run the parts asked for, and write the table and the plot of all that has been measured so far."""
     p = argparse.ArgumentParser("tests/bench", description=__doc__)
-    p.add_argument("--part", default="all", help=f"all, or some of {','.join(PARTS)}")
+    p.add_argument("--part", default="all", help=f"all (but for the seeds), or some of {','.join(PARTS)}")
     p.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     p.add_argument("--rounds", type=int, help="rounds in turn, in the place of each part's own number")
     args = p.parse_args()
-    chosen = list(PARTS) if args.part == "all" else args.part.split(",")
+    chosen = [part for part in PARTS if part != "seeds"] if args.part == "all" else args.part.split(",")
     if unknown := [part for part in chosen if part not in PARTS]:
         p.error(f"there is no part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
     if args.device != "cpu":

@@ -63,7 +63,7 @@ def warm(device: str, rounds: int = 2) -> list[Section]:
     path, sections = sample(), []
     for in_memory, what in ((False, "from PNG files"), (True, "same batches in memory")):
         measured = in_turn({name: ("main_job.warm_job", (name, path, device, in_memory))
-                            for name in (names() if in_memory else FROM_PICTURES)}, rounds + in_memory)
+                            for name in (names() if in_memory else FROM_PICTURES)}, rounds)
         ran: dict[str, Rounds] = {n: r for n, r in measured.items() if not isinstance(r, str)}
         rows = table(measured, "s", ["minifast", "hand-written loop"], "{:.2f}")
         for row in rows:
@@ -97,26 +97,26 @@ def one_process(argument: tuple[str, str]) -> Any:
     return turn
 
 
-def cold(device: str, rounds: int = 2) -> list[Section]:
+def cold(device: str, rounds: int = 1) -> list[Section]:
     """Seconds of a whole new process: imports, pictures, two epochs, the printed table."""
     path = sample()
     code = "import main_job; print(main_job.job({0!r}, {1!r}, {2!r})())"
     processes = {n: ("main_job.one_process", (code.format(n, path, device), n)) for n in FROM_PICTURES}
     measured = in_turn(processes, rounds, warm_up=0)
     return [_processes("Main job, cold", measured, "s, new process", [
-        f"A new process each, from `python` to the printed table; medians of {rounds} rounds in turn."])]
+        f"A new process each, from `python` to the printed table; medians of {rounds} round(s) in turn."])]
 
 
 def imports(device: str, rounds: int = 1) -> list[Section]:
     """Seconds and memory of `import`, a new process each; and minifast's beside torch's once more, in many rounds."""
     measured = in_turn({n: ("main_job.one_process", (code, n)) for n, code in IMPORTS.items()}, rounds)
     section = _processes("Imports", measured, "s to import", [
-        f"A new process each, Python's own start included; medians of {rounds} rounds in turn."], "bare loop")
-    pair = in_turn({n: ("main_job.one_process", (IMPORTS[n], n)) for n in ("bare loop", "minifast")}, 8 * rounds)
+        f"A new process each, Python's own start included; medians of {rounds} round(s) in turn."], "bare loop")
+    pair = in_turn({n: ("main_job.one_process", (IMPORTS[n], n)) for n in ("bare loop", "minifast")}, 6 * rounds)
     ours, torchs = pair["minifast"], pair["bare loop"]
     if isinstance(ours, str) or isinstance(torchs, str):
         raise RuntimeError(f"{ours}; {torchs}")
-    section.notes.append(f"`import minifast.vision` alone in turn with `import torch`, {8 * rounds} rounds: "
+    section.notes.append(f"`import minifast.vision` alone in turn with `import torch`, {6 * rounds} rounds: "
                          f"{ratio(ours, torchs, 's'):.2f} of its time.")
     for row in section.rows:
         row[0] = f"`{IMPORTS[row[0]].removeprefix(IMPORTS['Keras'].removesuffix('import keras'))}`"

@@ -11,7 +11,7 @@ from timing import Rounds, Section, in_turn, median, names, table
 
 __all__ = ["run"]
 
-BATCHES = 1500
+BATCHES = 3000
 BARE = {"bare loop": None, "bare loop, torch's fused optimizer": True, "bare loop, minifast's optimizer": "minifast"}
 EXTRAS = ["minifast", "with the five of a long run", "with a metric and validation on a tenth",
           "with 5 callbacks that listen", "with 100 callbacks that listen"]
@@ -127,7 +127,7 @@ def idle(device: str) -> Any:
     return turn
 
 
-def run(device: str, rounds: int = 5) -> list[Section]:
+def run(device: str, rounds: int = 3) -> list[Section]:
     """Every contender's microseconds a batch with ratios to the plain loops, and minifast's with more to do."""
     measured = in_turn({name: ("overhead.tiny", (name, device)) for name in names()}, rounds)
     ran: dict[str, Rounds] = {n: r for n, r in measured.items() if not isinstance(r, str)}
