@@ -54,8 +54,9 @@ def sample() -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
-# the others load pictures as the hand-written loop does
-FROM_PICTURES = ["hand-written loop", "minifast", "fastai 2", "Lightning", "Keras"]
+# the other plain loops load pictures as the hand-written one does; and cold, the rest adds its imports to that
+FROM_PICTURES = [name for name in names() if name not in ("bare loop", "hand-written, fused")]
+COLD = ["hand-written loop", "minifast", "fastai 2", "Lightning", "Keras"]
 
 
 def warm(device: str, rounds: int = 2) -> list[Section]:
@@ -101,7 +102,7 @@ def cold(device: str, rounds: int = 1) -> list[Section]:
     """Seconds of a whole new process: imports, pictures, two epochs, the printed table."""
     path = sample()
     code = "import main_job; print(main_job.job({0!r}, {1!r}, {2!r})())"
-    processes = {n: ("main_job.one_process", (code.format(n, path, device), n)) for n in FROM_PICTURES}
+    processes = {n: ("main_job.one_process", (code.format(n, path, device), n)) for n in COLD}
     measured = in_turn(processes, rounds, warm_up=0)
     return [_processes("Main job, cold", measured, "s, new process", [
         f"A new process each, from `python` to the printed table; medians of {rounds} round(s) in turn."])]
