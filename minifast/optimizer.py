@@ -78,6 +78,8 @@ class FusedAdam(optim.Adam):
             if p not in self.state:
                 self.state[p] = {"step": torch.zeros((), device=p.device), "exp_avg": torch.zeros_like(p),
                                  "exp_avg_sq": torch.zeros_like(p)}
+            if g["amsgrad"] and "max_exp_avg_sq" not in self.state[p]:
+                self.state[p]["max_exp_avg_sq"] = torch.zeros_like(p)
         states, grads = [self.state[p] for p in params], [p.grad for p in params if p.grad is not None]
         for i, (p, grad, s) in enumerate(zip(params, grads, states, strict=True)):
             if not p.stride() == grad.stride() == s["exp_avg"].stride():  # somebody has laid one of them out anew
@@ -85,8 +87,7 @@ class FusedAdam(optim.Adam):
                 grads[i] = torch.empty_like(p).copy_(grad)
         steps = [s["step"] for s in states]
         torch._foreach_add_(steps, 1)
-        peaks = [s.setdefault("max_exp_avg_sq", torch.zeros_like(p)) for p, s in zip(params, states, strict=True)
-                 ] if g["amsgrad"] else []
+        peaks = [s["max_exp_avg_sq"] for s in states] if g["amsgrad"] else []
         kernel = torch._fused_adamw_ if g["decoupled_weight_decay"] else torch._fused_adam_
         kernel(params, grads, [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], peaks, steps,
                lr=g["lr"], beta1=g["betas"][0], beta2=g["betas"][1], weight_decay=g["weight_decay"], eps=g["eps"],

@@ -9,7 +9,7 @@ import torch
 from torch import nn, optim
 
 from minifast.callback import Callback
-from minifast.callbacks import Checkpoint, GradientAccumulation, MixUpCallback
+from minifast.callbacks import Checkpoint, FiniteGuard, GradientAccumulation, MixUpCallback
 from minifast.checkpoint import load_file
 from minifast.fakes import fake_learner
 
@@ -79,6 +79,21 @@ def test_a_last_step_that_spoils_the_weights_ends_the_run_and_is_undone():
     with pytest.raises(FloatingPointError, match="^epoch 0, batch 19, .*gradient of parameter 0.weight was the first"):
         learn.fit(1, 0.01)
     assert finite(learn)
+
+
+def test_a_parameter_that_is_not_trained_may_hold_infinity():
+    learn = learner()
+    learn.model.register_parameter("mask", nn.Parameter(torch.tensor([0.0, float("-inf")]), requires_grad=False))
+    learn.fit(1, 0.01)
+    assert learn.stopped is None and learn.recorder.nb_batches == [20]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_an_epoch_is_closed_once_however_it_ends(cut, monkeypatch):
+    closed, close = [], FiniteGuard._close
+    monkeypatch.setattr(FiniteGuard, "_close", lambda guard, loss: (closed.append(1), close(guard, loss)))
+    learner(*([At(5, batch_end=lambda state: {"stop_epoch": True})] if cut else [])).fit(1, 0.01)
+    assert closed == [1]
 
 
 def test_a_metric_that_fails_over_nan_does_not_hide_where_it_came_from():

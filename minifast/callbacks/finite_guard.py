@@ -67,8 +67,9 @@ class FiniteGuard(LearnerCallback):
         if train and num_batch + 1 == self.n_batches:
             self._close(smooth_loss)    # before the validation: a metric may fail over such outputs
 
-    def on_epoch_end(self, smooth_loss: Tensor | None) -> None:
-        self._close(smooth_loss)
+    def on_epoch_end(self, num_batch: int, smooth_loss: Tensor | None) -> None:
+        if num_batch < self.n_batches:  # cut short by a callback
+            self._close(smooth_loss)
 
     def _close(self, smooth_loss: Tensor | None) -> None:
         self._ask(smooth_loss)
@@ -77,7 +78,8 @@ class FiniteGuard(LearnerCallback):
             self._fail()
 
     def _weights_finite(self) -> bool:
-        finite = torch.stack([torch.isfinite(p).all() for p in self.learn.model.parameters()]).all()
+        trained = [p for p in self.learn.model.parameters() if p.requires_grad]     # a fixed mask may hold -inf
+        finite = torch.stack([torch.isfinite(p).all() for p in trained]).all()
         return bool(finite.cpu().numpy())
 
     def on_train_end(self) -> None:
