@@ -7,9 +7,11 @@ OUT    ?= out
 BENCH  := .venv-bench
 PART   ?= all
 DEVICE ?= cpu
+FASHION ?= /usr/share/datasets/fashion-mnist
+MNIST  ?= data/mnist
 
 .DEFAULT_GOAL := help
-.PHONY: help train test fast torture lint types nbs bench clean
+.PHONY: help train test fast torture lint types nbs bench science clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -57,6 +59,9 @@ $(BENCH)/.ready: $(READY) tests/bench/requirements.txt
 
 bench: $(BENCH)/.ready  ## minifast beside its peers (twenty minutes); PART=overhead,imports,... and DEVICE=cuda choose
 	$(BENCH)/bin/python tests/bench --part $(PART) --device $(DEVICE)
+
+science: $(READY)  ## the claims about 1cycle, run with seeds (hours; goes on where it was cut off); PART=1,3,... chooses
+	OMP_NUM_THREADS=1 $(BIN)/python tests/science --part $(PART) --fashion $(FASHION) --mnist $(MNIST)
 
 clean:  ## remove the environment, the outputs and the caches
 	rm -rf $(VENV) $(BENCH) $(OUT) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,95 @@
+"""Run the experiments: `make science`, or `make science PART=1,3`. What is done is kept; the same command goes on."""
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from jobs import run
+from plan import PARTS
+
+import minifast
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+FASHION = Path("/usr/share/datasets/fashion-mnist")     # of Debian's package dataset-fashion-mnist
+
+
+def main(argv: list[str] | None = None, kept: Path = RESULTS) -> int:
+    """Run what is not done yet of the parts, row by row, each written as soon as it is there."""
+    p = argparse.ArgumentParser("tests/science", description=__doc__)
+    p.add_argument("--part", default="all", help=f"all (default), or some of {','.join(PARTS)}, in the order given")
+    p.add_argument("--fashion", type=Path, default=FASHION, help="the folder with Fashion-MNIST's four files")
+    p.add_argument("--mnist", type=Path, default=Path("data/mnist"), help="the folder with MNIST's four files")
+    p.add_argument("--minutes", type=float, default=math.inf, help="begin no row after so many minutes")
+    p.add_argument("--status", action="store_true", help="only say what is done and what is not")
+    args = p.parse_args(argv)
+    chosen = list(PARTS) if args.part == "all" else args.part.split(",")
+    if unknown := [part for part in chosen if part not in PARTS]:
+        p.error(f"there is no part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
+    if args.status:
+        print("\n".join(status(kept)))
+        return 0
+    torch.set_num_threads(1)
+    until = time.monotonic() + 60 * args.minutes
+    for part in chosen:
+        results = load(part, kept)
+        for row in PARTS[part].rows:
+            if row["id"] not in results:
+                if time.monotonic() > until:
+                    print("\n".join(["the time is over", *status(kept)]))
+                    return 0
+                files = {"fashion": args.fashion, "mnist": args.mnist}
+                results[row["id"]] = run(row, results, files, kept / "running")
+                save(part, results, kept)
+                print(f"{part}: {row['id']}: {results[row['id']]['seconds']:.1f} s", flush=True)
+    print("\n".join(status(kept)))
+    return 0
+
+
+def load(part: str, kept: Path = RESULTS) -> dict[str, Any]:
+    """The results of a part by the ids of its rows."""
+    file = kept / f"part{part}.json"
+    found: dict[str, Any] = json.loads(file.read_text())["rows"] if file.exists() else {}
+    return found
+
+
+def save(part: str, results: dict[str, Any], kept: Path = RESULTS) -> None:
+    """Write all results of a part, one row a line, and what they were made with."""
+    kept.mkdir(parents=True, exist_ok=True)
+    made_with = {"minifast": minifast.__version__, "torch": torch.__version__, "threads": 1}
+    lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(short(v), allow_nan=False)}" for k, v in results.items())
+    temporary = kept / f"part{part}.json.new"
+    temporary.write_text(f'{{"with": {json.dumps(made_with)},\n"rows": {{\n{lines}\n}}}}\n')
+    os.replace(temporary, kept / f"part{part}.json")
+
+
+def short(x: Any) -> Any:
+    """Numbers with seven digits; None for what is not finite."""
+    if isinstance(x, dict):
+        return {k: short(v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [short(v) for v in x]
+    return (float(f"{x:.7g}") if math.isfinite(x) else None) if isinstance(x, float) else x
+
+
+def status(kept: Path = RESULTS) -> list[str]:
+    """For each part how many of its rows are done, then what of the claim is not part of the plan."""
+    lines = []
+    for part in sorted(PARTS):
+        done, plan = load(part, kept), PARTS[part]
+        n = sum(row["id"] in done for row in plan.rows)
+        lines.append(f"{part}. {plan.title}: {n} of {len(plan.rows)} rows"
+                     + ("" if n == len(plan.rows) else ", the rest not run")
+                     + f" (not planned: {'; '.join(plan.left_out)})" * bool(plan.left_out))
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
