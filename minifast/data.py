@@ -6,6 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
@@ -59,7 +60,7 @@ class DataBunch:
         self.path, self.loss_func = as_path("path", path), loss_func
         if isinstance(classes, (str, bytes)) or not isinstance(classes, Iterable | None):
             raise TypeError(f"classes must be a list of names, not {classes!r}")
-        self.classes = None if classes is None else list(classes)
+        self.classes = None if classes is None else [c.item() if isinstance(c, np.generic) else c for c in classes]
         if _length(self.train_dl) == 0:
             raise ValueError("the training data is empty: there is not one batch to train on")
 
@@ -128,6 +129,11 @@ class DataBunch:
         if self.classes is None:
             raise AttributeError("this data does not know its classes: give DataBunch the argument classes=")
         return len(self.classes)
+
+    @property
+    def prepares(self) -> dict[str, Any]:
+        """What a model that was trained on this data relies on, in plain values: the classes."""
+        return {"classes": self.classes}
 
     @property
     def empty_val(self) -> bool:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import http.client
@@ -48,22 +49,47 @@ BUNDLED = {URLs.MNIST_SAMPLE: "mnist_sample.tgz"}
 SUFFIXES = (".tgz", ".tar.gz")
 STALLED = 30  # seconds without a byte, then the download is given up
 
+# An archive of a few kilobytes can hold terabytes. Pictures shrink little and tables to a tenth, so this is far from
+# any data set; gzip comes to a thousandth.
+LARGEST, TIMES_LARGEST = 2**26, 100     # bytes unpacked: the first, and this many times the archive's own
+MOST_MEMBERS = 10**7                    # files and folders
+DEEPEST = 64                            # folders in folders
+LONGEST_HEADER = 2**20                  # bytes that say of one member what it is called
+
 
 def data_folder() -> Path:
-    """Where data sets are kept: `$MINIFAST_HOME/data`, by default `~/.minifast/data`."""
-    return Path(os.environ.get("MINIFAST_HOME") or "~/.minifast").expanduser() / "data"
+    """Where data sets are kept: `$MINIFAST_HOME/data`, by default `~/.minifast/data`.
+
+    RuntimeError if there is no home folder and MINIFAST_HOME is not set.
+
+    >>> data_folder().name
+    'data'
+    """
+    try:
+        return Path(os.environ.get("MINIFAST_HOME") or "~/.minifast").expanduser() / "data"
+    except RuntimeError as e:   # there is no HOME, and nothing in the list of users
+        raise RuntimeError(f"it is not known where data sets should go: {e} Set the environment variable MINIFAST_HOME "
+                           "to a folder that can be written, or give dest=") from e
 
 
 def untar_data(url: str, dest: Path | str | None = None, force_download: bool = False,
                sha256: str | None = None) -> Path:
-    """The folder of the data set at `url`: an archive that holds one folder of its name (`url` may leave out .tgz).
+    """The folder of a data set, unpacked: taken from where it is already, else downloaded.
 
-    Taken from `./data/<name>` or `<dest>/<name>` (default `dest`: `data_folder()`) if it is there; else unpacked into
-    `dest`, from the archive that comes with minifast or from the network. `force_download` replaces what is there.
-    `sha256`: what the archive's must be, in hexadecimal.
+    url: of an archive that holds one folder of its name; the end `.tgz` may be left out.
+    dest: the folder that it is unpacked into; default: `data_folder()`, after a look at `./data`.
+    force_download: download it, and replace what is there.
+    sha256: what the archive's must be, in hexadecimal; default: it is not compared.
 
-    The folder appears whole or not at all, whatever breaks off and however many ask at once. ConnectionError if the
-    archive cannot be had, ValueError if it is not what it should be, OSError if it cannot be unpacked where it should.
+    `URLs.MNIST_SAMPLE` comes with minifast and is not downloaded.
+
+    The folder appears whole or not at all, whatever breaks off and however many processes want it at once.
+    ConnectionError if the archive cannot be had, ValueError if it is not what it should be (it is damaged, or unpacks
+    to far more than its size), OSError if it cannot be unpacked where it should be.
+
+    >>> path = untar_data(URLs.MNIST_SAMPLE, dest="data")
+    >>> path.name, sorted(p.name for p in path.iterdir())
+    ('mnist_sample', ['labels.csv', 'train', 'valid'])
     """
     if not isinstance(url, str):
         raise TypeError(f"url must be a string, such as URLs.MNIST_SAMPLE, not {url!r}")
@@ -72,11 +98,12 @@ def untar_data(url: str, dest: Path | str | None = None, force_download: bool = 
         name = name.removesuffix(suffix)
     if name in ("", ".", ".."):
         raise ValueError(f"{url!r} does not end in the name of a data set")
+    if dest is None and not force_download and _has_data(Path("data", name)):
+        return Path("data", name).absolute()
     folder = data_folder() if dest is None else as_path("dest", dest).expanduser()
     target = folder / name
-    for place in [target] if dest is not None else [Path.cwd() / "data" / name, target]:
-        if _has_data(place) and not force_download:
-            return place
+    if _has_data(target) and not force_download:
+        return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # beside the target, so that a rename is all that is left to do; hidden, so that nobody takes it for data
@@ -91,7 +118,7 @@ def untar_data(url: str, dest: Path | str | None = None, force_download: bool = 
         else:
             _download(url if url.endswith(SUFFIXES) else url + SUFFIXES[0], archive, target)
             _check(archive, url, sha256)
-        _extract(archive, scratch / "unpacked", url)
+        _extract(archive, scratch / "unpacked", url, target)
         if not _has_data(scratch / "unpacked" / name):
             raise ValueError(f"the archive of {url} does not hold a folder {name}")
         _put(scratch / "unpacked" / name, target, scratch / "old", force_download)
@@ -153,30 +180,98 @@ def _check(archive: Path, url: str, sha256: str | None) -> None:
                          "it is damaged or another file")
 
 
-def _extract(archive: Path, folder: Path, url: str) -> None:
+# a file and a folder of one name, or one in the other's place
+OF_ITS_NAMES = FileExistsError, NotADirectoryError, IsADirectoryError
+
+
+class _Member(tarfile.TarInfo):
+    """A header that is damaged, or long enough to fill the memory, is an error: tarfile takes the first for the end of
+    the archive, and reads the second."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> _Member:
+        try:
+            member = super().frombuf(buf, encoding, errors)
+        except tarfile.TarError as e:
+            if buf.strip(b"\0"):
+                raise ValueError(f"a header is damaged: {e}") from e
+            raise
+        if not (member.isreg() or member.isdir()) and member.size > LONGEST_HEADER:
+            raise ValueError(f"a header has {member.size} bytes")
+        return member
+
+
+class _Limited:
+    """A stream that ends in a ValueError when more than `most` bytes have been read from it."""
+
+    def __init__(self, stream: Any, most: int) -> None:
+        self.stream, self.left, self.most = stream, most, most
+
+    def read(self, n: int) -> bytes:
+        block: bytes = self.stream.read(n)
+        self.left -= len(block)
+        if self.left < 0:
+            raise ValueError(_too_large(self.most))
+        return block
+
+
+def _too_large(most: int) -> str:
+    return (f"unpacked it has more than {most / 2**20:.0f} MiB, {TIMES_LARGEST} times its own size or more, as no data "
+            "set has")
+
+
+def _extract(archive: Path, folder: Path, url: str, target: Path) -> None:
     """Unpack files and folders, nothing else, and none outside `folder`.
 
     tarfile's own filter does it too, but the first releases of Python 3.11 lack it, and it asks the disk about every
     name: 1.9 s instead of 0.9 for the 14,435 files of the MNIST sample.
     """
-    made = set()
+    most = LARGEST + TIMES_LARGEST * archive.stat().st_size
+    made: set[Path] = set()
     try:
-        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-            for member in tar:
-                name = Path(member.name)
-                if name.anchor or ".." in name.parts:
-                    raise ValueError(f"it would write outside its folder, to {member.name!r}")
-                path = folder / name
-                parent = path if member.isdir() else path.parent
-                if parent not in made:
-                    parent.mkdir(parents=True, exist_ok=True)
-                    made.add(parent)
-                if member.isreg():
-                    with open(path, "wb") as f:
-                        shutil.copyfileobj(tar.extractfile(member), f)  # type: ignore[arg-type]
-                elif not member.isdir():
-                    raise ValueError(f"{member.name!r} is neither a file nor a folder")
+        with gzip.open(archive) as file:
+            stream = _Limited(file, most)
+            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:  # type: ignore[call-overload]
+                n = 0
+                while (member := tar.next()) is not None:
+                    n += 1
+                    tar.members = []    # tarfile keeps them all
+                    if n > MOST_MEMBERS:
+                        raise ValueError(f"it has more than {MOST_MEMBERS} files and folders")
+                    if member.size > stream.left:
+                        raise ValueError(f"{member.name!r} has {member.size} bytes: {_too_large(most)}")
+                    _unpack(tar, member, folder, made)
             while stream.read(2**20):  # to its checksum; tarfile takes a cut header for the end
                 pass
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError) as e:
-        raise ValueError(f"the archive of {url} cannot be unpacked: {e}") from e
+        raise ValueError(f"the archive of {url} cannot be unpacked: {e}. If it should be so, unpack it by other means "
+                         f"and put its folder at {target}") from e
+    except OSError as e:
+        e.add_note(f"this happened while the archive of {url} was unpacked into {folder.parent}")
+        raise
+
+
+def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, made: set[Path]) -> None:
+    name = Path(member.name)
+    if name.anchor or ".." in name.parts:
+        raise ValueError(f"it would write outside its folder, to {member.name!r}")
+    if len(name.parts) > DEEPEST:
+        raise ValueError(f"it has more than {DEEPEST} folders in folders, {member.name[:50]!r}...")
+    if member.issparse() or not (member.isreg() or member.isdir()):
+        raise ValueError(f"{member.name!r} is neither a file nor a folder")
+    path = folder / name
+    parent = path if member.isdir() else path.parent
+    try:
+        if parent not in made:
+            parent.mkdir(parents=True, exist_ok=True)
+            made.add(parent)
+        if member.isreg():
+            with open(path, "wb") as f:
+                shutil.copyfileobj(tar.extractfile(member), f)  # type: ignore[arg-type]
+    except OSError as e:
+        if e.errno in (errno.ENAMETOOLONG, errno.EINVAL):
+            raise ValueError(f"the name {member.name[:50]!r}... is none that a file can have here: "
+                             f"{e.strerror}") from None
+        if isinstance(e, OF_ITS_NAMES):
+            raise ValueError(f"{member.name!r} is a file and a folder at once") from None
+        raise

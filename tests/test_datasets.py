@@ -265,3 +265,83 @@ def test_the_bundled_sample_is_what_its_script_builds():
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     assert script.build(MNIST) == gzip.decompress((bundled / "mnist_sample.tgz").read_bytes())
+
+
+@pytest.mark.parametrize("names, said", [
+    (["digits/x", "digits/x/y"], "'digits/x/y' is a file and a folder at once"),
+    (["digits/x/y", "digits/x"], "'digits/x' is a file and a folder at once"),
+    (["digits/" + "n" * 300], "digits/nnn.* is none that a file can have here: File name too long"),
+    (["digits/" + "d/" * 2000 + "x"], "more than 64 folders in folders"), (["digits/\0x"], None)])
+def test_names_that_cannot_be_are_named_with_archive_and_url(names, said, file_url, home):
+    url = file_url(archive({name: b"x" for name in names}))
+    if said is None:    # tar's names end at a zero byte
+        return
+    with pytest.raises(ValueError, match=f"the archive of {url} cannot be unpacked: .*{said}.*put its folder at"):
+        untar_data(url)
+    assert nothing_left(home)
+
+
+def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(file_url, home, monkeypatch):
+    monkeypatch.setattr(datasets, "LARGEST", 2**20)
+    monkeypatch.setattr(datasets, "TIMES_LARGEST", 10)
+    bombs = [{"digits/x": bytes(2**22)}, {f"digits/{i}": b"" for i in range(4000)},
+             {f"digits/{i}": bytes(2**19) for i in range(8)}]
+    for bomb in bombs:
+        with pytest.raises(ValueError, match="cannot be unpacked.* more than 1 MiB, 10 times its own size"):
+            untar_data(file_url(archive(bomb)))
+        assert nothing_left(home)
+    behind = gzip.compress(gzip.decompress(archive()) + bytes(2**22))     # zeros behind the archive's end
+    with pytest.raises(ValueError, match="more than 1 MiB"):
+        untar_data(file_url(behind))
+    monkeypatch.setattr(datasets, "MOST_MEMBERS", 3)
+    with pytest.raises(ValueError, match="more than 3 files and folders"):
+        untar_data(file_url(archive({f"digits/{i}": b"" for i in range(4)})))
+    assert len(contents(untar_data(file_url(archive({f"digits/{i}": b"" for i in range(3)}))))) == 3
+
+
+def test_a_header_that_would_fill_the_memory_or_is_damaged_is_refused(file_url, home, monkeypatch):
+    monkeypatch.setattr(datasets, "LONGEST_HEADER", 5000)
+    with pytest.raises(ValueError, match="a header has 6[0-9]{3} bytes"):
+        untar_data(file_url(archive({"digits/" + "n" * 6000: b"x"})))
+    whole = bytearray(gzip.decompress(archive()))
+    whole[whole.index(b"digits/sub/b.txt")] ^= 1     # tarfile takes that for the end, and part for the whole
+    with pytest.raises(ValueError, match="a header is damaged"):
+        untar_data(file_url(gzip.compress(bytes(whole))))
+    assert nothing_left(home)
+
+
+def test_a_sparse_file_is_refused(file_url):
+    with pytest.raises(ValueError, match="'digits/a' is neither a file nor a folder"):
+        untar_data(file_url(archive({"digits/a": b""}, tarfile.GNUTYPE_SPARSE)))
+
+
+def test_a_full_disk_is_no_fault_of_the_archive(file_url, monkeypatch, home):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(datasets.shutil, "copyfileobj", full)
+    url = file_url(archive())
+    with pytest.raises(OSError, match="No space left") as e:
+        untar_data(url)
+    assert url in e.value.__notes__[0] and nothing_left(home)
+
+
+def test_without_a_home_the_error_names_the_variable_to_set(monkeypatch, tmp_path):
+    import pwd
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    for name in "HOME", "MINIFAST_HOME":
+        monkeypatch.delenv(name, raising=False)
+    for call in data_folder, lambda: untar_data(URLs.MNIST_SAMPLE):
+        with pytest.raises(RuntimeError, match="Set the environment variable MINIFAST_HOME"):
+            call()
+    assert untar_data(URLs.MNIST_SAMPLE, dest=tmp_path / "d").name == "mnist_sample"
+
+
+def test_without_a_working_directory(monkeypatch, tmp_path, file_url, home):
+    url = file_url(archive())
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert untar_data(url) == home / "data/digits"
+    monkeypatch.setenv("MINIFAST_HOME", "relative")
+    with pytest.raises(OSError, match="set the environment variable MINIFAST_HOME"):
+        untar_data(url)

@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pictures import COUNTS, fill, picture
 from PIL import Image
 
 from minifast.data import DatasetType
@@ -10,27 +11,13 @@ from minifast.layers import CrossEntropyFlat, simple_cnn
 from minifast.learner import Learner
 from minifast.loaders import ItemLoader, TensorLoader
 from minifast.vision.data import ImageDataBunch, mnist_stats
-from minifast.vision.image import get_image_files, open_image
+from minifast.vision.folders import get_image_files
+from minifast.vision.image import open_image
 from minifast.vision.transform import flip_lr, get_transforms, rand_pad
-
-COUNTS = {"train/cat": 7, "train/dog": 6, "valid/cat": 3, "valid/dog": 2}
-
-
-def picture(i, mode="L", size=(8, 6)):
-    """A picture that no other `i` gives; `size` is (height, width)."""
-    rng = np.random.default_rng(i)
-    return Image.fromarray(rng.integers(0, 256, size if mode == "L" else (*size, 3), dtype=np.uint8))
-
 
 @pytest.fixture
 def folder(tmp_path):
-    i = 0
-    for name, n in COUNTS.items():
-        (tmp_path / name).mkdir(parents=True)
-        for k in range(n):
-            picture(i).save(tmp_path / name / f"{k}.png")
-            i += 1
-    return tmp_path
+    return fill(tmp_path, COUNTS)
 
 
 def bunch(path, **kwargs):
