@@ -15,6 +15,7 @@ from minifast.vision.folders import get_image_files
 from minifast.vision.image import open_image
 from minifast.vision.transform import flip_lr, get_transforms, rand_pad
 
+
 @pytest.fixture
 def folder(tmp_path):
     return fill(tmp_path, COUNTS)
