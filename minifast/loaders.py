@@ -5,7 +5,7 @@ import contextlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,10 +14,22 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from .utils import listify, positive_int, rng_state, set_rng_state, shape_of, to_device
 
-__all__ = ["TensorLoader", "ItemLoader", "DeviceDataLoader", "default_device"]
+__all__ = ["TensorLoader", "ItemLoader", "DeviceDataLoader", "Seeded", "default_device"]
 
 Batch = tuple[Any, Any]
 Collate = Callable[[list[Any]], Any]
+
+
+class Seeded(NamedTuple):
+    """The inputs of a batch with a seed for each sample, (n,) int64 in numpy: what a batch transform draws for a sample
+    is then a function of the loader's seed, the pass and the sample's index.
+
+    >>> Seeded(torch.zeros(2, 3), np.array([5, 7])).seeds
+    array([5, 7])
+    """
+
+    x: Any
+    seeds: np.ndarray[Any, Any]     # a tensor would follow the inputs to the GPU, and reading it there would wait
 
 
 def default_device() -> torch.device:
@@ -46,8 +58,10 @@ class Loader:
 
     So nothing depends on what else drew random numbers, and a run is resumed in the middle of a pass by
     `load_state_dict` and `batches(start)`. `passes` counts the passes begun. The default seed comes from torch's global
-    generator, once: `torch.manual_seed` settles a whole script.
+    generator, once: `torch.manual_seed` settles a whole script. With `seeded = True` the inputs come as `Seeded`.
     """
+
+    seeded = False
 
     def __init__(self, n: int, bs: int, shuffle: bool, drop_last: bool, seed: int | None) -> None:
         self.n, self.batch_size = n, positive_int("bs", bs)
@@ -72,6 +86,10 @@ class Loader:
 
     def _batches(self, gen: torch.Generator, start: int) -> Iterator[Batch]:
         raise NotImplementedError
+
+    def _with_seeds(self, batches: Iterator[Batch], seeds: Tensor, start: int) -> Iterator[Batch]:
+        cuts = islice(torch.split(seeds, self.batch_size), start, len(self))
+        return ((Seeded(x, cut.numpy()), y) for cut, (x, y) in zip(cuts, batches, strict=True))
 
     def state_dict(self) -> dict[str, int]:
         """Seed and number of passes begun: taken before a pass, it is what repeats that pass."""
@@ -102,7 +120,14 @@ class TensorLoader(Loader):
         self.x, self.y, self.dataset = x, y, TensorDataset(x, y) if dataset is None else dataset
 
     def _batches(self, gen: torch.Generator, start: int) -> Iterator[Batch]:
-        order = torch.randperm(self.n, generator=gen).to(self.x.device) if self.shuffle else None
+        order = torch.randperm(self.n, generator=gen) if self.shuffle else None
+        batches = self._cut(None if order is None else order.to(self.x.device), start)
+        if not self.seeded:
+            return batches
+        seeds = torch.randint(2**62, (self.n,), generator=gen)
+        return self._with_seeds(batches, seeds if order is None else seeds[order], start)
+
+    def _cut(self, order: Tensor | None, start: int) -> Iterator[Batch]:
         for b in range(start * self.batch_size, len(self) * self.batch_size, self.batch_size):
             rows = slice(b, b + self.batch_size)
             if order is None:  # copies (2 µs for 64 small images): a model that works in place would change the data
@@ -133,11 +158,12 @@ class ItemLoader(Loader):
         seeds = torch.randint(2**62, (self.n,), generator=gen)
         cuts = islice(torch.split(order, self.batch_size), start, len(self))
         sampler = (list(zip(i.tolist(), seeds[i].tolist(), strict=True)) for i in cuts)
-        return map(pair, DataLoader(_Seeded(self.dataset), batch_sampler=sampler, num_workers=self.num_workers,
-                                    collate_fn=self.collate_fn, generator=gen))
+        batches = map(pair, DataLoader(_SeededItems(self.dataset), batch_sampler=sampler, num_workers=self.num_workers,
+                                       collate_fn=self.collate_fn, generator=gen))
+        return self._with_seeds(batches, seeds[order], start) if self.seeded else batches
 
 
-class _Seeded(Dataset[Any]):
+class _SeededItems(Dataset[Any]):
     """A dataset's items, asked for by (index, seed)."""
 
     def __init__(self, dataset: Any) -> None:

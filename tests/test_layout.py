@@ -20,8 +20,9 @@ RANKS = {
     "callbacks.scheduler": 10, "callbacks.hooks": 10, "callbacks.probe": 10, "callbacks.same_run": 10,
     "callbacks.one_cycle_forms": 10.1, "callbacks.*": 10.2, "callbacks": 10.3,
     "check": 10.5, "inference": 10.5, "learner": 11, "basics": 11.5, "": 11.6,
-    "vision.image": 12, "vision.folders": 12, "vision.labels": 12, "vision.transform": 12, "vision.dataset": 12.1,
-    "vision.loading": 12.2, "vision.data": 12.3, "vision.*": 12.4, "vision": 12.5,
+    "vision.image": 12, "vision.folders": 12, "vision.labels": 12, "vision.warp": 12, "vision.plan": 12.1,
+    "vision.augment": 12.2, "vision.geometry": 12.3, "vision.transform": 12.4, "vision.tta": 12.5,
+    "vision.dataset": 12.5, "vision.loading": 12.6, "vision.data": 12.7, "vision.*": 12.8, "vision": 12.9,
     "__main__": 13, "fakes": 13,
     "bundled.build_mnist_sample": 13,
 }

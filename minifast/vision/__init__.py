@@ -3,15 +3,23 @@ from __future__ import annotations
 
 from .. import basics
 from ..basics import *
+from . import augment as _augment
 from . import data as _data
+from . import geometry as _geometry
 from . import image as _image
 from . import transform as _transform
+from . import tta as _tta
+from .augment import *
 from .data import *
 from .dataset import ImageDataset
 from .folders import get_image_files
+from .geometry import *
 from .image import *
 from .labels import CategoryList, FloatList, MultiCategoryList
+from .plan import ResizeMethod
 from .transform import *
+from .tta import *
 
-__all__ = [*basics.__all__, *_data.__all__, *_image.__all__, *_transform.__all__, "ImageDataset", "get_image_files",
-           "CategoryList", "MultiCategoryList", "FloatList"]
+__all__ = [*basics.__all__, *_augment.__all__, *_data.__all__, *_geometry.__all__, *_image.__all__,
+           *_transform.__all__, *_tta.__all__, "ImageDataset", "get_image_files", "CategoryList", "MultiCategoryList",
+           "FloatList", "ResizeMethod"]
