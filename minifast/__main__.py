@@ -9,11 +9,11 @@ from typing import Any, NoReturn
 
 import torch
 
+from .checks import positive_float, positive_int
 from .datasets import URLs, untar_data
 from .layers import simple_cnn
 from .learner import Learner
 from .metrics import accuracy
-from .utils import positive_float, positive_int
 from .vision.data import ImageDataBunch
 
 __all__ = ["main"]

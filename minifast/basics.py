@@ -17,11 +17,14 @@ from . import (
     data,
     datasets,
     inference,
+    interpret,
     layers,
     learner,
     loaders,
+    losses,
     metrics,
     optimizer,
+    order,
     recorder,
     state,
     stepper,
@@ -31,11 +34,14 @@ from .callbacks import *
 from .data import *
 from .datasets import *
 from .inference import *
+from .interpret import *
 from .layers import *
 from .learner import *
 from .loaders import *
+from .losses import *
 from .metrics import *
 from .optimizer import *
+from .order import *
 from .recorder import *
 from .state import *
 from .stepper import *
@@ -54,6 +60,6 @@ class _OnFirstUse:
 plt, pd, models = _OnFirstUse("matplotlib.pyplot"), _OnFirstUse("pandas"), _OnFirstUse("torchvision.models")
 
 __all__ = ["np", "torch", "F", "nn", "optim", "Tensor", "tensor", "partial", "Path", "Any", "plt", "pd", "models"]
-for _module in (callback, callbacks, data, datasets, inference, layers, learner, loaders, metrics, optimizer, recorder,
-                state, stepper):
+for _module in (callback, callbacks, data, datasets, inference, interpret, layers, learner, loaders, losses, metrics,
+                optimizer, order, recorder, state, stepper):
     __all__ += _module.__all__

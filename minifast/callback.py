@@ -1,49 +1,81 @@
-"""`Callback` and the `CallbackHandler` that knows who listens to which event."""
+"""`Callback`, and the `CallbackHandler` that calls each callback's handlers in order."""
 from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from operator import itemgetter
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from .state import EVENTS, State, Update
-from .utils import camel2snake, did_you_mean, is_plain, shape_of
+from .checks import did_you_mean
+from .signatures import Listeners, check_callback, listeners
+from .state import EVENTS, RETURNS, Changes, State
+from .utils import camel2snake, is_plain, shape_of
 
-__all__ = ["Callback", "LearnerCallback", "CallbackHandler"]
+if TYPE_CHECKING:
+    from .learner import Learner
 
-Handler = Callable[..., Update | None]
-Listeners = dict[str, list[tuple["Callback", Callable[[dict[str, Any]], Any]]]]
-
-
-def _nothing(self: Any, **kwargs: Any) -> None:
-    """The handler of an event that a callback does not override; it is never called, only found."""
+__all__ = ["Callback", "LearnerCallback", "CallbackHandler", "role_of"]
 
 
 class Callback:
-    """Base of all that listens to a run. Override the events you want; `state.py` says what each reads and answers."""
+    """Base of every callback: override the events you need. Each method says when it is called and what it may return.
 
-    _order: ClassVar[int] = 0            # smaller goes first; ties keep the order of the list
-    only_in_fit: ClassVar[bool] = False  # True: it logs, saves or watches, and sits out lr_find, validate and get_preds
+    A handler names the fields of `State` that it reads, or takes `**kwargs` for all of them.
 
-    on_train_begin: Handler = _nothing
-    on_epoch_begin: Handler = _nothing
-    on_batch_begin: Handler = _nothing
-    on_loss_begin: Handler = _nothing
-    on_backward_begin: Handler = _nothing
-    on_backward_end: Handler = _nothing
-    on_step_end: Handler = _nothing
-    on_batch_end: Handler = _nothing
-    on_epoch_end: Handler = _nothing
-    on_train_end: Handler = _nothing
+    >>> class Ten(Callback):
+    ...     def on_batch_end(self, iteration): return {"stop_epoch": iteration >= 9, "stop_training": iteration >= 9}
+    >>> fake_learner(train_length=100).fit(1, callbacks=[Ten()])
+    """
+
+    _order: ClassVar[int] = 0           # smaller is called first, equal ones in the list's order: see order.py
+    # its part in a run. "training" shapes the training: it is active in fit, lr_find, validate and get_preds. "fit"
+    # shapes a fit (a schedule, early stopping): only active there. A resumed run must have both with equal settings,
+    # and the finite guard repeats them. "watching" records or draws a fit, "process" looks after the process.
+    role: ClassVar[str] = "training"
+    only_in_fit: ClassVar[bool] = False     # True is an older way to say role = "watching"
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> Changes | None:
+        """Called once, before the first epoch. May read `n_epochs`, `n_updates`, `pbar`; may return where the run
+        begins (`epoch`, `num_batch`, ...), how long it is (`n_updates`), `stop_training` or `skip_validate`."""
+
+    def on_epoch_begin(self, *args: Any, **kwargs: Any) -> Changes | None:
+        """Called before an epoch's first batch. May read `epoch`; may return `stop_training`, `skip_validate`."""
+
+    def on_batch_begin(self, *args: Any, **kwargs: Any) -> Changes | None:
+        """Called before a batch enters the model, also in a validation (`train` is False). May read and return
+        `last_input` and `last_target`."""
+
+    def on_loss_begin(self, *args: Any, **kwargs: Any) -> Changes | None:
+        """Called after the model, before the loss, also in a validation. May read and return `last_output`."""
+
+    def on_backward_begin(self, *args: Any, **kwargs: Any) -> Changes | None:
+        """Called after the loss of a training batch. May read `last_loss` with its graph, and return another one to be
+        differentiated (the recorded loss stays), `skip_bwd` or `skip_step`."""
+
+    def on_backward_end(self, *args: Any, **kwargs: Any) -> Changes | None:
+        """Called when the gradients are there, before the optimizer's step. May return `skip_step`, `skip_zero`."""
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> Changes | None:
+        """Called after the optimizer's step, before the gradients are dropped. May return `skip_zero`."""
+
+    def on_batch_end(self, *args: Any, **kwargs: Any) -> Changes | None:
+        """Called at the end of a batch, also in a validation (`train` is False). May read `last_loss` (detached),
+        `smooth_loss`, `last_output`, `num_batch`, `iteration`; may return `stop_epoch`, `stop_training`."""
+
+    def on_epoch_end(self, *args: Any, **kwargs: Any) -> Changes | None:
+        """Called after an epoch's validation. May read `epoch` and `last_metrics`; may return `last_metrics` with
+        values added, or `stop_training`."""
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> Changes | None:
+        """Called once when the run ends, however it ends: `exception` is what ended it, or None. Returns nothing."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs: by default every attribute made of plain values and tensors."""
         return {k: v for k, v in vars(self).items() if is_plain(v)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Take back what `state_dict` returned."""
         vars(self).update(state)
 
     def __repr__(self) -> str:
@@ -52,12 +84,17 @@ class Callback:
 
 
 class LearnerCallback(Callback):
-    """A callback that knows its learner as `self.learn` and is found at `learn.<snake_case_name>`.
+    """A callback that has its learner as `self.learn`, and that the learner has as `learn.<snake_case_name>`.
 
-    ValueError if something that is no callback has that name (a class `Data` would replace `learn.data`).
+    `learn`: the learner of its runs. ValueError if something else has that name (`Data` would replace `learn.data`).
+
+    >>> learn = fake_learner()
+    >>> timer = Timer(learn)
+    >>> learn.timer is timer and timer.learn is learn
+    True
     """
 
-    def __init__(self, learn: Any) -> None:
+    def __init__(self, learn: Learner) -> None:
         name = camel2snake(type(self).__name__)
         if hasattr(learn, name) and not isinstance(getattr(learn, name), Callback):
             raise ValueError(f"the callback {type(self).__name__} would replace learn.{name}; rename the class")
@@ -65,97 +102,79 @@ class LearnerCallback(Callback):
         setattr(learn, name, self)
 
     @property
-    def learn(self) -> Any:
+    def learn(self) -> Learner:
         """The learner; ReferenceError if it is gone."""
         if (learn := self._learn()) is None:
             raise ReferenceError(f"the learner of this {type(self).__name__} does not exist any more")
         return learn
 
 
-def bind(callback: Callback, event: str) -> Callable[[dict[str, Any]], Any] | None:
-    """`callback`'s handler of `event` as a function of the state's dict; None if it has none.
-
-    The signature is read here, once, so that a call costs no more than its arguments. TypeError for an unknown field.
-    """
-    handler = getattr(callback, f"on_{event}")
-    if getattr(handler, "__func__", None) is _nothing:
-        return None
-    params = inspect.signature(handler).parameters.values()
-    names = [p.name for p in params if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    for name in names:
-        if name not in State.__dataclass_fields__:
-            raise TypeError(f"{type(callback).__name__}.on_{event} asks for {name!r}, which the state does not have."
-                            + did_you_mean(name, State.__dataclass_fields__))
-    if any(p.kind is p.VAR_KEYWORD for p in params):
-        return lambda memory: handler(**memory)
-    if not names or hasattr(handler, "__wrapped__") or any(p.kind is p.KEYWORD_ONLY for p in params):
-        return lambda memory: handler(**{n: memory[n] for n in names})
-    get = itemgetter(*names)    # and by position: together half the time that keywords take
-    return (lambda memory: handler(get(memory))) if len(names) == 1 else lambda memory: handler(*get(memory))
-
-
-def check_callback(callback: Any) -> None:
-    """TypeError unless `callback` is a `Callback` whose every `on_...` method is an event."""
-    if not isinstance(callback, Callback):
-        what = f"the class {callback.__name__}: make an instance" if isinstance(callback, type) else repr(callback)
-        raise TypeError(f"a callback must be an instance of Callback, not {what}")
-    known = [f"on_{event}" for event in EVENTS]
-    for name in dir(callback):
-        if name.startswith("on_") and name not in known and callable(getattr(callback, name)):
-            raise TypeError(f"{type(callback).__name__}.{name} is no event."
-                            + (did_you_mean(name, known) or f" The events are {', '.join(known)}."))
-
-
-def listeners(callbacks: Sequence[Callback]) -> Listeners:
-    """For each event, those of `callbacks` that handle it, in order, each with its handler made ready."""
-    return {e: [(cb, call) for cb in callbacks if (call := bind(cb, e)) is not None] for e in EVENTS}
+def role_of(callback: Callback) -> str:
+    """The callback's `role`; with the older `only_in_fit = True` it is "watching"."""
+    return "watching" if callback.role == "training" and callback.only_in_fit else callback.role
 
 
 class CallbackHandler:
-    """The callbacks and metrics of one run, its `state`, and the lists of who listens to which event.
+    """The callbacks and metrics of one run, its `state`, and for each event the list of handlers to call.
 
-    Callbacks are told by `_order`. Metrics are callbacks too: they come first, in their own order, and hear of the
-    beginning and end of the run and of what belongs to a validation, not of training batches.
+    Callbacks are called in ascending `_order`. Metrics are callbacks too: they are called before the others, and only
+    when a run begins and ends, and in a validation. `state`: where the run is (default: at its beginning).
+
+    >>> CallbackHandler([StopAfterNBatches(3)]).of_callbacks["batch_end"][0][0]
+    StopAfterNBatches(n_batches=3)
     """
 
     def __init__(self, callbacks: Sequence[Callback] = (), metrics: Sequence[Callback] = (),
                  state: State | None = None) -> None:
         for cb in (*metrics, *callbacks):
-            check_callback(cb)
+            check_callback(cb, Callback)
         self.state = state or State()
-        self.memory = vars(self.state)
-        self.callbacks, self.metrics = sorted(callbacks, key=lambda cb: cb._order), list(metrics)
+        self.fields = vars(self.state)
+        self.callbacks = sorted(callbacks, key=lambda cb: cb._order)
+        self.metrics = list(metrics)
         self.state.metrics_names = [getattr(m, "name", camel2snake(type(m).__name__)) for m in self.metrics]
-        self.of_callbacks, self.of_metrics = listeners(self.callbacks), listeners(self.metrics)
+        self.of_callbacks = listeners(self.callbacks, Callback)
+        self.of_metrics = listeners(self.metrics, Callback)
         self.of_all = {event: self.of_metrics[event] + self.of_callbacks[event] for event in EVENTS}
-        self.listeners = self.of_callbacks
+        self.active = self.of_callbacks
 
-    def begin(self, train: bool) -> None:
-        """What follows belongs to training, or to a validation."""
-        self.state.train = train
-        self.listeners = self.of_callbacks if train else self.of_all
+    def set_mode(self, training: bool) -> None:
+        """What follows is training, which metrics have no part in, or a validation."""
+        self.state.train = training
+        self.active = self.of_callbacks if training else self.of_all
 
     def fire(self, event: str, listeners: Listeners | None = None) -> None:
-        """Tell all who listen, in order; an answer is in the state before the next one reads it."""
-        for callback, call in (listeners or self.listeners)[event]:
+        """Call the handlers of `event` in order; what one returns is in the state before the next one is called."""
+        fields = self.fields
+        for callback, handler, names in (listeners or self.active)[event]:
             try:
-                answer = call(self.memory)
+                changes = handler(**fields) if names is None else handler(*map(fields.__getitem__, names))
             except Exception as e:
                 e.add_note(self._where(callback, event))
+                if isinstance(e, StopIteration):    # to a loop or a generator further out it would be an end
+                    raise RuntimeError(f"{type(callback).__name__}.on_{event} raised StopIteration") from e
                 raise
-            if answer is not None:
-                self._take(callback, event, answer)
+            if changes is not None:
+                self._take(callback, event, changes)
 
-    def _take(self, callback: Callback, event: str, answer: Any) -> None:
-        who = f"{type(callback).__name__}.on_{event}"
-        if not isinstance(answer, dict):
-            raise TypeError(f"{who} answered {answer!r}; a handler answers None or a dict of the fields it changes")
-        for key, value in answer.items():
-            if key not in Update.__annotations__:
-                raise TypeError(f"{who} answered {key!r}, which a callback cannot set."
-                                + did_you_mean(key, Update.__annotations__))
-            # decisions add up: whoever says stop is not overruled by a later callback
-            self.memory[key] = bool(self.memory[key] or value) if key.startswith(("stop_", "skip_")) else value
+    def _take(self, callback: Callback, event: str, changes: Changes) -> None:
+        who, allowed = f"{type(callback).__name__}.on_{event}", RETURNS[event]
+        if not isinstance(changes, dict):
+            raise TypeError(f"{who} returned {changes!r}; a handler returns None or a dict of the fields it changes")
+        for key, value in changes.items():
+            if key not in allowed:
+                events = [f"on_{e}" for e in EVENTS if key in RETURNS[e]]
+                raise TypeError(f"{who} cannot return {key!r}" + (
+                    f"; that belongs to {' and '.join(events)}" if events else
+                    f", which no callback sets.{did_you_mean(key, {f for e in EVENTS for f in RETURNS[e]})}"))
+            try:
+                value = allowed[key](key, value)
+                if key == "epoch" and value > self.state.n_epochs:
+                    raise ValueError(f"epoch must be at most n_epochs, {self.state.n_epochs}, not {value}")
+            except (TypeError, ValueError) as e:
+                raise type(e)(f"{who} returned a wrong value: {e}") from None
+            # flags add up: a later callback does not take back what an earlier one has decided
+            self.fields[key] = self.fields[key] or value if key.startswith(("stop_", "skip_")) else value
 
     def _where(self, callback: Callback, event: str) -> str:
         s = self.state
@@ -163,7 +182,7 @@ class CallbackHandler:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """on_train_begin, the body, and then every on_train_end, which is told the exception if there was one."""
+        """on_train_begin, the body, and then every on_train_end, which reads the exception if there was one."""
         try:
             self.fire("train_begin", self.of_all)
             yield
@@ -178,13 +197,13 @@ class CallbackHandler:
 
     def _end(self) -> None:
         s, first = self.state, self.state.exception
-        for callback, call in self.of_all["train_end"]:
+        for listener in self.of_all["train_end"]:
             try:
-                call(self.memory)
+                self.fire("train_end", {"train_end": [listener]})
             except BaseException as e:
                 s.exception = s.exception or e  # the first failure is the one to report
-                also = "" if s.exception is e else f"and then {e!r} was "
-                s.exception.add_note(also + self._where(callback, "train_end"))
+                if s.exception is not e:
+                    s.exception.add_note(f"and then {e!r} was {self._where(listener[0], 'train_end')}")
         # a traceback may keep the state alive; the last batch and its graph need not stay with it
         s.last_input = s.last_target = s.last_output = s.last_loss = None
         if first is None and s.exception is not None:

@@ -14,12 +14,14 @@ from torch import Tensor, optim
 
 from . import loop
 from .callback import Callback, CallbackHandler
-from .checkpoint import learner_state, load_file, preserved, save_file
+from .checks import positive_int
 from .data import DatasetType
+from .files import load_file, save_file
 from .metrics import as_metric
 from .progress import Progress, format_time
+from .snapshot import learner_state, preserved
 from .state import State
-from .utils import listify, positive_int, shape_of, tensors_in
+from .utils import listify, shape_of, tensors_in
 
 __all__ = ["Report", "check"]
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from .checks import as_path, did_you_mean
 from .loaders import (
     Batch,
     Collate,
@@ -24,7 +25,7 @@ from .loaders import (
     resolved,
     settled,
 )
-from .utils import as_path, did_you_mean, to_detach
+from .utils import to_detach
 
 __all__ = ["DatasetType", "DataBunch"]
 

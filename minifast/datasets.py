@@ -17,7 +17,7 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .utils import as_path
+from .checks import as_path
 
 __all__ = ["URLs", "untar_data", "data_folder"]
 

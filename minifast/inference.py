@@ -1,4 +1,4 @@
-"""What a trained model says: a validation outside of a fit, predictions, and where they are wrong."""
+"""What a trained model says: a validation outside of a fit, and predictions."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -8,17 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import loop, plots
+from . import loop
 from .callback import Callback, CallbackHandler
-from .checkpoint import preserved
-from .data import DatasetType
-from .layers import loss_activation, unreduced
+from .losses import loss_activation, unreduced
 from .metrics import as_metric
 from .progress import Progress
+from .snapshot import preserved
 from .state import State
 from .utils import frames_forgotten, listify, to_detach
 
-__all__ = ["ClassificationInterpretation", "run_validation", "predictions", "prediction"]
+__all__ = ["run_validation", "predictions", "prediction"]
 
 
 def run_validation(learn: Any, dl: Any, metrics: Sequence[Any], callbacks: Any = None, view: Any = None) -> State:
@@ -80,46 +79,3 @@ def _cat(batches: list[Any]) -> Any:
 
 def _no_loss(*args: Any) -> Tensor:
     return torch.zeros(())
-
-
-class ClassificationInterpretation:
-    """Where a classifier is wrong: `learn.interpret()`.
-
-    `preds` (n, c), `y_true` (n,) and `losses` (n,) are those of `learn.get_preds(ds_type, with_loss=True)`.
-    """
-
-    def __init__(self, learn: Any, preds: Tensor, y_true: Tensor, losses: Tensor) -> None:
-        self.preds, self.y_true, self.losses = preds, y_true, losses
-        self.pred_class = preds.argmax(1)
-        self.classes = learn.data.classes or list(range(preds.shape[1]))
-
-    @classmethod
-    def from_learner(cls, learn: Any, ds_type: DatasetType = DatasetType.Valid) -> ClassificationInterpretation:
-        """Of the learner's predictions as they are now."""
-        return cls(learn, *learn.get_preds(ds_type, with_loss=True))
-
-    def top_losses(self, k: int | None = None, largest: bool = True) -> tuple[Tensor, Tensor]:
-        """The `k` largest (or smallest) losses, in order, and the indices of their samples; all of them by default."""
-        values, indices = self.losses.sort(descending=largest, stable=True)
-        return values[:k], indices[:k]
-
-    def confusion_matrix(self) -> Any:
-        """(c, c) counts as a numpy array: rows are the actual classes, columns the predicted ones."""
-        c = len(self.classes)
-        return torch.bincount(self.y_true * c + self.pred_class, minlength=c * c).view(c, c).numpy()
-
-    def most_confused(self, min_val: int = 1) -> list[tuple[Any, Any, int]]:
-        """(actual, predicted, count) of the confusions that occur `min_val` times or more, the most frequent first."""
-        counts = self.confusion_matrix()
-        found = [(self.classes[i], self.classes[j], int(n)) for (i, j), n in _cells(counts) if i != j and n >= min_val]
-        return sorted(found, key=lambda confusion: -confusion[2])
-
-    def plot_confusion_matrix(self, ax: Any = None, return_fig: bool = False) -> Any:
-        """Draw the confusion matrix with its counts."""
-        counts = self.confusion_matrix()
-        axis = plots.plot_matrix(counts, [str(c) for c in self.classes], "Predicted", "Actual", ax)
-        return plots.finished(axis.figure, ax, return_fig)
-
-
-def _cells(counts: Any) -> Any:
-    return (((i, j), n) for i, row in enumerate(counts) for j, n in enumerate(row))

@@ -2,10 +2,8 @@
 from __future__ import annotations
 
 import copy
-import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +11,35 @@ import torch
 from torch import Tensor, nn
 
 from . import loop, schedules
-from .callback import Callback, CallbackHandler, LearnerCallback
+from .callback import Callback, CallbackHandler, LearnerCallback, role_of
+from .callbacks.channels_last import ChannelsLast
 from .callbacks.checkpoint import Checkpoint
 from .callbacks.finite_guard import FiniteGuard
 from .callbacks.flat_cos_anneal import FlatCosAnnealScheduler
 from .callbacks.gradients import GradientClipping
 from .callbacks.interruption import Interruption
-from .callbacks.lr_finder import LRFinder, with_batch_size
-from .callbacks.memory import ChannelsLast
+from .callbacks.lr_finder import LRFinder, range_tests
 from .callbacks.mixup import MixUpCallback
 from .callbacks.one_cycle import OneCycleScheduler
 from .callbacks.precision import MixedPrecision
-from .callbacks.safety import TerminateOnNaNCallback
 from .callbacks.scheduler import ParamScheduler
-from .callbacks.summary import Text, listeners_summary, model_summary
+from .callbacks.terminate import TerminateOnNaNCallback
 from .check import Report, check
-from .checkpoint import load_file, misfit, preserved, save_file
+from .checks import as_path, file_name, positive_float, positive_int
 from .data import DataBunch, DatasetType
-from .inference import ClassificationInterpretation, prediction, predictions, run_validation
+from .inference import prediction, predictions, run_validation
+from .interpret import ClassificationInterpretation
 from .layers import split_model
-from .loaders import resolved
 from .metrics import as_metric
-from .optimizer import NORM_LAYERS, AdamW, OptimWrapper
+from .optimizer import AdamW, OptimWrapper
 from .progress import OneBar, Progress
 from .recorder import Recorder
 from .state import State
 from .suggestion import RangeTest, RangeTests, Suggestion
-from .utils import as_path, even_mults, file_name, frames_forgotten, is_plain, listify, positive_float, positive_int
+from .summary import Text, loop_with_callbacks, model_summary
+from .torch_private import NORM_LAYERS, compile_in_place, uncompile
+from .utils import even_mults, frames_forgotten, listify
+from .weights import load_weights, save_weights
 
 __all__ = ["Learner", "fit_one_cycle", "lr_find"]
 
@@ -72,7 +72,7 @@ class Learner:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
         self.data, self.model = data, model.to(data.device)
-        self.loss_func = loss_func or data.loss_func
+        self.loss_func: Callable[..., Any] = loss_func or data.loss_func    # type: ignore[assignment]
         if self.loss_func is None:
             raise ValueError("the data brings no loss function of its own: pass loss_func=, for example "
                              "CrossEntropyFlat() for classes, MSELossFlat() for quantities")
@@ -92,8 +92,10 @@ class Learner:
         self.silent, self.check_finite = silent, check_finite
         self._opt: OptimWrapper | None = None
         self.recorder = Recorder(self, add_time)
-        self.handler: CallbackHandler | None = None     # of the run in progress, None outside of one
-        self.stopped: str | None = None                 # why the last fit ended early, None if it did not
+        # of the run in progress; typed as a callback finds it, None outside of a run
+        self.handler: CallbackHandler = None  # type: ignore[assignment]
+        self.stopped: str | None = None     # why the last fit ended early, None if it did not
+        self.interrupted = False            # Ctrl-C: the run in progress is to end after the batch at hand
 
     # ---- training
 
@@ -138,25 +140,18 @@ class Learner:
         combination, all from the same weights and with the samples in the same order. Callbacks take part, but for
         those that log, save or watch (`only_in_fit`).
         """
-        for name, given in (("wds", wds), ("bss", bss)):
-            if isinstance(given, (str, bytes)) or not hasattr(given, "__len__"):
-                raise TypeError(f"{name} must be a list of values to compare, not {given!r}")
-        swept = {name: values for name, values in (("wd", wds), ("bs", bss)) if len(values)}
-        found = RangeTests()
-        for combination in product(*swept.values()):  # one, of nothing, without a sweep
-            one: dict[str, Any] = dict(zip(swept, combination, strict=True))
-            with preserved(self, listify(self.callbacks)):
-                if "bs" in one:
-                    self.data = with_batch_size(self.data, one["bs"])
-                finder = LRFinder(self, start_lr, end_lr, num_it, stop_div, linear, valid_every)
-                self._set_opt(self.opt.values("lr"), one.get("wd", wd))
-                self._run(-(-num_it // len(self.data.train_dl)), [*self.taking_part(in_fit=False), finder],
-                          OneBar(num_it, self.silent))
-            found[", ".join(f"{name} {value}" for name, value in one.items())] = finder.result
-        result = found if swept else finder.result
-        self.lr_finder, self.recorder.range_test = finder, result
+        def one_test(wd: float | None) -> RangeTest:
+            self.lr_finder = LRFinder(self, start_lr, end_lr, num_it, stop_div, linear, valid_every)
+            self._set_opt(self.opt.values("lr"), wd)
+            epochs = -(-num_it // len(self.data.train_dl))      # rounded up
+            self._run(epochs, [*self.taking_part(in_fit=False), self.lr_finder], OneBar(num_it, self.silent))
+            return self.lr_finder.result
+
+        result = range_tests(self, one_test, wd, wds, bss)
+        self.recorder.range_test = result
         if not self.silent:
-            why = dict.fromkeys(test.suggestion.reason for test in found.values())
+            tests = [result] if isinstance(result, RangeTest) else list(result.values())
+            why = dict.fromkeys(test.suggestion.reason for test in tests)
             print("LR finder is complete; learn.recorder.plot() draws it" + (
                 ", learn.recorder.plot(suggestion=True) also marks a suggestion." if "" in why else
                 f". No suggestion: {' / '.join(why)}"))
@@ -172,7 +167,7 @@ class Learner:
                                  "class has an __init__, let that call super().__init__(learn)")
         every = list({id(cb): cb for cb in every}.values())  # one given twice is told once
         if not in_fit:
-            return [cb for cb in every if not getattr(cb, "only_in_fit", False)]
+            return [cb for cb in every if role_of(cb) == "training"]
         if self.check_finite and not any(isinstance(cb, TerminateOnNaNCallback) for cb in every):
             every.append(FiniteGuard(self))
         return [*every, Interruption(self)]
@@ -334,9 +329,9 @@ class Learner:
         `backend`, ... Weights, their names and files stay the same, results too but for rounding. The first batch of
         each kind takes long, up to minutes. Compiled code does not call hooks on layers: see `HookCallback`."""
         if on:
-            self.model.compile(**options)
+            compile_in_place(self.model, **options)
         else:
-            self.model._compiled_call_impl = None   # torch has no public way back
+            uncompile(self.model)
         return self
 
     def show_callbacks(self, callbacks: Any = None) -> Text:
@@ -344,7 +339,7 @@ class Learner:
         before = dict(vars(self))
         try:
             metrics = [as_metric(m) for m in listify(self.metrics)]
-            return listeners_summary(CallbackHandler(self.taking_part(callbacks), metrics))
+            return loop_with_callbacks(CallbackHandler(self.taking_part(callbacks), metrics))
         finally:
             vars(self).update(before)   # making the `callback_fns` has replaced those of the last fit
 
@@ -392,38 +387,14 @@ class Learner:
 
     def save(self, name: str | Path, with_opt: bool = True) -> Path:
         """Write the weights (and the optimizer's state) to `path/model_dir/name.pth`, whole or not at all."""
-        state: dict[str, Any] = {"model": self.model.state_dict()}
-        if self.data.classes is not None and is_plain(self.data.classes):
-            state["classes"] = self.data.classes
-        if with_opt and self._opt is not None:
-            state["opt"] = self._opt.state_dict()
-        return save_file(state, self._file(name))
+        return save_weights(self, self._file(name), with_opt)
 
     def load(self, name: str | Path, device: Any = None, strict: bool = True, with_opt: bool = True) -> Learner:
         """Read what `save` wrote, or a bare state dict; only tensors and plain values are accepted. Returns itself.
 
         If anything does not fit, an error says what (RuntimeError for the weights) and nothing is loaded.
         """
-        path = self._file(name)
-        state = load_file(path, self.data.device if device is None else resolved(device))
-        if not isinstance(state, dict):
-            raise ValueError(f"{path} holds no weights: there is a {type(state).__name__} in it")
-        ours = {"model"} <= set(state) <= {"model", "opt", "classes"}
-        model, opt = (state["model"], state.get("opt")) if ours else (state, None)
-        before = copy.deepcopy(self.model.state_dict())
-        try:
-            self.model.load_state_dict(model, strict=strict)
-            if opt is not None and with_opt:
-                self.opt.load_state_dict(opt)
-        except Exception as e:
-            self.model.load_state_dict(before)  # torch has loaded what did fit
-            if isinstance(e, RuntimeError) and (why := misfit(self.model, model)):
-                raise RuntimeError(f"{path} does not fit the model, so nothing is loaded from it: {why}") from None
-            e.add_note(f"nothing is loaded from {path}")
-            raise
-        if ours and self.data.classes is not None and state.get("classes", self.data.classes) != self.data.classes:
-            warnings.warn(f"{path} was saved with the classes {state['classes']}, and this data has "
-                          f"{self.data.classes}: the outputs still mean those of the file")
+        load_weights(self, self._file(name), device, strict, with_opt)
         return self
 
     def _file(self, name: str | Path) -> Path:

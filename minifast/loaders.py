@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from .utils import listify, positive_int, rng_state, set_rng_state, shape_of, to_device
+from .checks import positive_int
+from .utils import listify, rng_state, set_rng_state, shape_of, to_device
 
 __all__ = ["TensorLoader", "ItemLoader", "DeviceDataLoader", "Seeded", "default_device"]
 

@@ -1,6 +1,7 @@
 """The loop: a training batch, a validation batch, validate, fit. `state.py` draws it.
 
-`learn` has `model`, `loss_func`, `opt` and `data`, and is asked for them anew each time: a callback may replace any.
+`learn` has `model`, `loss_func`, `opt` and `data`. Each is read on each use, because a callback may
+replace it during a run.
 """
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from typing import Any
 import torch
 
 from .callback import CallbackHandler
-from .utils import batch_length, listify, one_number, smoothed, weighted_mean
+from .checks import one_number
+from .utils import batch_length, listify, smoothed, weighted_mean
 
 __all__ = ["train_batch", "valid_batch", "validate", "fit"]
 
@@ -37,7 +39,7 @@ def train_batch(learn: Any, handler: CallbackHandler, batch: Any) -> None:
     fire("step_end")
     if not s.skip_zero:
         learn.opt.zero_grad()
-    s.last_loss = loss  # the true one, whatever was differentiated
+    s.last_loss = loss  # the unmodified one, even if a callback has returned another one for backward()
     fire("batch_end")
     s.num_batch += 1
     s.iteration += 1
@@ -60,8 +62,8 @@ def valid_batch(learn: Any, handler: CallbackHandler, batch: Any) -> None:
 def validate(learn: Any, handler: CallbackHandler, dl: Iterable[Any]) -> None:
     """One pass over `dl` in eval mode; then `state.last_metrics` is [loss, metric, ...], means over samples."""
     s = handler.state
-    handler.begin(train=False)
-    handler.fire("epoch_begin", handler.of_metrics)
+    handler.set_mode(training=False)
+    handler.fire("epoch_begin", handler.of_metrics)  # for the metrics, an epoch is its validation
     learn.model.eval()
     losses, counts = [], []
     for batch in s.pbar.track(dl):
@@ -74,7 +76,7 @@ def validate(learn: Any, handler: CallbackHandler, dl: Iterable[Any]) -> None:
     handler.fire("epoch_end", handler.of_metrics)
     if len(s.last_metrics) != 1 + len(s.metrics_names):
         raise ValueError(f"the metrics {s.metrics_names} gave {len(s.last_metrics) - 1} values; on_epoch_end of each "
-                         "must answer {'last_metrics': last_metrics + [value]}")
+                         "must return {'last_metrics': last_metrics + [value]}")
 
 
 def fit(learn: Any, handler: CallbackHandler) -> None:
@@ -83,8 +85,8 @@ def fit(learn: Any, handler: CallbackHandler) -> None:
     learn.opt.zero_grad()  # a run that was cut short may have left gradients behind
     with handler.running():
         while s.epoch < s.n_epochs and not s.stop_training:
-            handler.begin(train=True)
-            if s.num_batch == 0:  # else this epoch has begun before, in the run that is being continued
+            handler.set_mode(training=True)
+            if s.num_batch == 0:  # a run resumed in mid-epoch has been here before
                 learn.model.train()
                 fire("epoch_begin")
             dl = learn.data.train_dl
@@ -96,7 +98,7 @@ def fit(learn: Any, handler: CallbackHandler) -> None:
                 s.last_metrics = [None] * (1 + len(s.metrics_names))
             else:
                 validate(learn, handler, learn.data.valid_dl)
-            handler.begin(train=True)
+            handler.set_mode(training=True)
             fire("epoch_end")
             s.epoch += 1
             s.num_batch = 0

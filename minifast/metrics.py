@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .callback import Callback
-from .state import Update
-from .utils import batch_length, camel2snake, check_callable, listify, positive_int, to_detach, weighted_mean
+from .checks import check_callable, positive_int
+from .state import Changes
+from .utils import batch_length, camel2snake, listify, to_detach, weighted_mean
 
 __all__ = ["accuracy", "error_rate", "accuracy_thresh", "top_k_accuracy", "dice", "fbeta", "mean_absolute_error", "mae",
            "mean_squared_error", "mse", "root_mean_squared_error", "rmse", "mean_squared_logarithmic_error", "msle",
@@ -200,7 +201,7 @@ class AverageMetric(Callback):
         value = _number(self.name, self.func(last_output, *listify(last_target)))
         self.batches.append((value, batch_length(last_target)))
 
-    def on_epoch_end(self, last_metrics: list[Any]) -> Update:
+    def on_epoch_end(self, last_metrics: list[Any]) -> Changes:
         value, self.batches = self.compute(), []
         return {"last_metrics": [*last_metrics, value]}
 

@@ -8,14 +8,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from .utils import did_you_mean, listify, number
+from .checks import did_you_mean, number
+from .torch_private import (
+    NORM_LAYERS,
+    add_to_all_,
+    can_step_fused,
+    fused_step,
+    has_step_hooks,
+    multiply_all_,
+    profiled,
+    unguarded,
+)
+from .utils import listify
 
-__all__ = ["OptimWrapper", "AdamW", "FusedAdam", "NORM_LAYERS"]
+__all__ = ["OptimWrapper", "AdamW", "FusedAdam"]
 
-NORM_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm,
-               nn.modules.instancenorm._InstanceNorm)
 BELOW = {"lr": float("inf"), "mom": 1.0, "beta": 1.0, "wd": float("inf")}
 
 
@@ -27,7 +35,7 @@ def AdamW(params: Any, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.99
     groups = list(params)
     every = [p for g in groups for p in (g["params"] if isinstance(g, dict) else [g])]
     kinds = {(p.device.type, p.dtype) for p in every}
-    fused = kinds <= {("cpu", torch.float32)} or kinds <= {("cuda", torch.float32)}
+    fused = can_step_fused() and (kinds <= {("cpu", torch.float32)} or kinds <= {("cuda", torch.float32)})
     # the kernel goes through memory in a line, and would write between the numbers of a parameter that has gaps
     fused = fused and all(torch.empty_like(p, device="meta").stride() == p.stride() for p in every)
     return FusedAdam(groups, lr, betas) if fused and not kwargs else optim.Adam(groups, lr, betas, **kwargs)
@@ -50,13 +58,11 @@ class FusedAdam(optim.Adam):
     instead of 50 (and 97 without fusing), and the first one does not import torch's compiler, which takes a second."""
 
     # torch's own is this one behind a guard that imports the compiler
-    add_param_group = getattr(optim.Optimizer.add_param_group, "__wrapped__", optim.Optimizer.add_param_group)
+    add_param_group = unguarded(optim.Optimizer.add_param_group)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step for all parameters that have a gradient."""
-        hooked = (self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks or _global_optimizer_pre_hooks
-                  or _global_optimizer_post_hooks)
-        return self._hooked_step(closure) if hooked else self._step(closure)
+        return self._hooked_step(closure) if has_step_hooks(self) else self._step(closure)
 
     step.hooked = True  # type: ignore[attr-defined]  # else torch puts its profiler around every step: 10 µs
 
@@ -71,7 +77,7 @@ class FusedAdam(optim.Adam):
                 self._step_group(g, params)
         return loss
 
-    _hooked_step = optim.Optimizer.profile_hook_step(_step)
+    _hooked_step = profiled(_step)
 
     def _step_group(self, g: dict[str, Any], params: list[Tensor]) -> None:
         for p in params:
@@ -86,9 +92,9 @@ class FusedAdam(optim.Adam):
                 lay_out(p, s)
                 grads[i] = torch.empty_like(p).copy_(grad)
         steps = [s["step"] for s in states]
-        torch._foreach_add_(steps, 1)
+        add_to_all_(steps, 1)
         peaks = [s["max_exp_avg_sq"] for s in states] if g["amsgrad"] else []
-        kernel = torch._fused_adamw_ if g["decoupled_weight_decay"] else torch._fused_adam_
+        kernel = fused_step(g["decoupled_weight_decay"])
         kernel(params, grads, [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], peaks, steps,
                lr=g["lr"], beta1=g["betas"][0], beta2=g["betas"][1], weight_decay=g["weight_decay"], eps=g["eps"],
                amsgrad=g["amsgrad"], maximize=g["maximize"])
@@ -100,11 +106,6 @@ def lay_out(p: Tensor, state: dict[str, Any]) -> None:
     for name, t in state.items():
         if isinstance(t, Tensor) and t.shape == p.shape and t.stride() != p.stride():
             state[name] = torch.empty_like(p, dtype=t.dtype, device=t.device).copy_(t)
-
-
-def _unguarded(method: Callable[..., Any]) -> Callable[..., Any]:
-    """An optimizer's method without torch's guard around it, which imports the compiler at its first use (2 s)."""
-    return getattr(method, "__wrapped__", method)
 
 
 class OptimWrapper:
@@ -174,7 +175,7 @@ class OptimWrapper:
         for g in self.opt.param_groups:
             if g["decays"] and (factor := 1 - g["lr"] * g["wd"]) != 1:
                 if params := [p for p in g["params"] if p.grad is not None]:
-                    torch._foreach_mul_(params, factor)  # one call for the group instead of one for each parameter
+                    multiply_all_(params, factor)  # one call for the group instead of one for each parameter
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
@@ -252,7 +253,7 @@ class OptimWrapper:
 
     def state_dict(self) -> dict[str, Any]:
         """The torch optimizer's state, hyper-parameters included."""
-        return _unguarded(type(self.opt).state_dict)(self.opt)  # type: ignore[no-any-return]
+        return unguarded(type(self.opt).state_dict)(self.opt)  # type: ignore[no-any-return]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave; ValueError if it belongs to other parameters or another optimizer."""
@@ -263,7 +264,7 @@ class OptimWrapper:
             raise ValueError(f"the saved state is not that of {self.name} over these parameters: use the same opt_func,"
                              " layer groups and freezing as when it was saved, or load with with_opt=False")
         state = copy.deepcopy(state)  # torch would share the tensors with it
-        _unguarded(type(self.opt).load_state_dict)(self.opt, state)
+        unguarded(type(self.opt).load_state_dict)(self.opt, state)
         self.align()
 
     def __repr__(self) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import plots
 from .callback import LearnerCallback
+from .order import Order
 from .progress import format_time
 from .suggestion import RangeTest, RangeTests, Suggestion, steepest
 from .utils import batch_length, listify, weighted_mean
@@ -40,8 +41,8 @@ class Recorder(LearnerCallback):
     Losses stay on their device during an epoch and are read at its end, all in one go.
     """
 
-    _order = -10  # before the callbacks that read the epoch's figures; at -20 one may still add a column
-    only_in_fit = True
+    _order = Order.RECORDER
+    role = "watching"
 
     def __init__(self, learn: Any, add_time: bool = True, silent: bool = False) -> None:
         super().__init__(learn)

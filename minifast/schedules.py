@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from .checks import check_callable, number, positive_float
 from .stepper import Annealing, Phases, Stepper, annealing_cos, annealing_linear, annealing_poly
-from .utils import check_callable, number, positive_float
 
 __all__ = ["Curve", "constant", "cosine", "exp_range", "exponential", "flat_cosine", "linear", "piecewise",
            "polynomial", "restarts", "triangular", "triangular2", "warm_up"]
 
 Schedule = Callable[[int], Any]  # the value for optimizer step i: a number, or one for each layer group
 Curve = Callable[[int, float], Schedule]
+Plan = dict[str, Schedule]       # by the name of the hyper-parameter
 
 
 def constant(value: Any) -> Curve:

@@ -1,47 +1,75 @@
-"""Start here: the loop with its events, and all that a callback may read and write.
+"""Start here: the loop with its ten events, all that a callback may read, and what each event may return.
 
-    fit(epochs)                                               a callback may answer with
-        on_train_begin                                        epoch, skip_validate, n_updates
-        for each epoch
-            on_epoch_begin
-            for each training batch
-                on_batch_begin                                last_input, last_target
-                output = model(input)
-                on_loss_begin                                 last_output
-                loss = loss_func(output, target)
-                on_backward_begin                             last_loss, skip_bwd
-                loss.backward()
-                on_backward_end                               skip_step
-                opt.step()
-                on_step_end                                   skip_zero
-                opt.zero_grad()
-                on_batch_end                                  stop_epoch
-            for each validation batch (train=False, no grad)
-                on_batch_begin, on_loss_begin, on_batch_end   last_input, last_target, last_output, stop_epoch
-            on_epoch_end                                      last_metrics, stop_training
-        on_train_end(exception)
-
-A handler names the fields that it reads: `def on_batch_end(self, train, last_loss)`. It answers with None or with a
-dict of the fields that it changes: `return {"stop_training": True}`. That is the whole protocol.
+A handler names the fields that it reads: `def on_batch_end(self, train, last_loss)`. It returns None, or a dict of the
+fields that it changes: `return {"stop_training": True}`. That is the whole protocol.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any
 
 from torch import Tensor
 
-__all__ = ["EVENTS", "State", "Update"]
+from .checks import anything, figures, flag, loss_or_none, loss_value, positive_int, whole_number
 
-EVENTS = ("train_begin", "epoch_begin", "batch_begin", "loss_begin", "backward_begin", "backward_end", "step_end",
-          "batch_end", "epoch_end", "train_end")
+__all__ = ["EVENTS", "LOOP", "RETURNS", "Changes", "State"]
+
+LOOP = """\
+fit(epochs)                                               a callback may return
+    on_train_begin                                        n_epochs, n_updates, epoch, num_batch, iteration, update,
+                                                          smooth_loss, last_metrics, stop_training, skip_validate
+    for each epoch
+        on_epoch_begin                                    stop_training, skip_validate
+        for each training batch
+            on_batch_begin                                last_input, last_target
+            output = model(input)
+            on_loss_begin                                 last_output
+            loss = loss_func(output, target)
+            on_backward_begin                             last_loss, skip_bwd, skip_step
+            loss.backward()
+            on_backward_end                               skip_step, skip_zero
+            opt.step()
+            on_step_end                                   skip_zero
+            opt.zero_grad()
+            on_batch_end                                  last_loss, smooth_loss, stop_epoch, stop_training,
+                                                          skip_validate
+        for each validation batch (train=False, no grad)
+            on_batch_begin, on_loss_begin, on_batch_end   as above
+        on_epoch_end                                      last_metrics, stop_training, skip_validate
+    on_train_end
+"""
+
+# The rule: the fields that each event may return. The check of a field's value returns what is kept, or raises.
+RETURNS: dict[str, dict[str, Callable[[str, Any], Any]]] = {
+    "train_begin": {"n_epochs": positive_int, "n_updates": positive_int, "epoch": whole_number,
+                    "num_batch": whole_number, "iteration": whole_number, "update": whole_number,
+                    "smooth_loss": loss_or_none, "last_metrics": figures, "stop_training": flag,
+                    "skip_validate": flag},
+    "epoch_begin": {"stop_training": flag, "skip_validate": flag},
+    "batch_begin": {"last_input": anything, "last_target": anything},
+    "loss_begin": {"last_output": anything},
+    "backward_begin": {"last_loss": loss_value, "skip_bwd": flag, "skip_step": flag},
+    "backward_end": {"skip_step": flag, "skip_zero": flag},
+    "step_end": {"skip_zero": flag},
+    "batch_end": {"last_loss": loss_value, "smooth_loss": loss_value, "stop_epoch": flag, "stop_training": flag,
+                  "skip_validate": flag},
+    "epoch_end": {"last_metrics": figures, "stop_training": flag, "skip_validate": flag},
+    "train_end": {},
+}
+EVENTS = tuple(RETURNS)
+Changes = dict[str, Any]    # what a handler returns: a new value for each field that it changes
 
 
 @dataclass
 class State:
-    """What a run knows. Every field exists from the start; `vars(state)` is what a handler with `**kwargs` is given."""
+    """What a run knows. Every field exists from the start; `vars(state)` is what a handler with `**kwargs` gets.
+
+    >>> State(n_epochs=2).epoch
+    0
+    """
     # where the run is
-    n_epochs: int = 0                   # epochs asked for
+    n_epochs: int = 0                   # epochs to train
     epoch: int = 0                      # index of the epoch; goes up after on_epoch_end
     num_batch: int = 0                  # training batches done in this epoch; goes up after on_batch_end
     iteration: int = 0                  # training batches done in this run; goes up after on_batch_end
@@ -51,7 +79,7 @@ class State:
 
     # the batch at hand
     last_input: Any = None              # inputs, on the model's device (a tensor, or a list of the model's arguments)
-    last_target: Any = None             # targets, likewise (a tensor, or a list of the loss function's arguments)
+    last_target: Any = None             # targets (a tensor, or a list of the loss function's arguments)
     last_output: Any = None             # what the model returned
     last_loss: Tensor | None = None     # scalar; with its graph in on_backward_begin, detached in on_batch_end
     smooth_loss: Tensor | None = None   # mean of the training losses so far, weights falling by 0.98 a batch
@@ -63,32 +91,10 @@ class State:
     pbar: Any = None                    # the bars and the printed table (see progress.py)
     exception: BaseException | None = None      # in on_train_end: what ended the run, None if it ended well
 
-    # decisions; once True, no later answer takes them back. All but the first two are cleared before each batch
+    # flags: any callback can set one, none can unset it. The first two last for the run, the others for one batch
     stop_training: bool = False         # end after this epoch
     skip_validate: bool = False         # no validation in this run
     stop_epoch: bool = False            # end the pass over these batches after this one
     skip_bwd: bool = False              # no loss.backward()
     skip_step: bool = False             # no opt.step()
     skip_zero: bool = False             # keep the gradients
-
-
-class Update(TypedDict, total=False):
-    """The fields that a handler may answer with."""
-    n_epochs: int
-    epoch: int
-    num_batch: int
-    iteration: int
-    update: int
-    n_updates: int
-    last_input: Any
-    last_target: Any
-    last_output: Any
-    last_loss: Tensor                   # in on_backward_begin: what is differentiated; the recorded loss stays
-    smooth_loss: Tensor | None
-    last_metrics: list[Any]
-    stop_training: bool
-    skip_validate: bool
-    stop_epoch: bool
-    skip_bwd: bool
-    skip_step: bool
-    skip_zero: bool

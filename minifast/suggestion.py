@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .utils import did_you_mean
+from .checks import did_you_mean
 
 __all__ = ["RULES", "RangeTest", "RangeTests", "Suggestion", "basin", "steepest", "minimum", "valley"]
 

@@ -2,24 +2,21 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
-import os
 import random
 import re
-import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .checks import one_number
+
 __all__ = ["listify", "camel2snake", "map_tensors", "tensors_in", "to_device", "to_detach", "first_tensor",
-           "batch_length", "did_you_mean", "even_mults", "positive_int", "number", "positive_float", "check_momenta",
-           "as_path", "file_name", "check_callable", "is_plain",
-           "shape_of", "one_number", "smoothed", "weighted_mean", "rng_state", "set_rng_state", "frames_forgotten"]
+           "batch_length", "even_mults", "is_plain", "shape_of", "smoothed", "weighted_mean", "rng_state",
+           "set_rng_state", "frames_forgotten"]
 
 
 def listify(x: Any = None) -> list[Any]:
@@ -81,83 +78,12 @@ def batch_length(x: Any) -> int:
     return t.shape[0] if t is not None and t.ndim else 1
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`" Did you mean 'x'?"` for the nearest of the known names, or an empty string: the end of an error message."""
-    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
-
-
 def even_mults(start: float, stop: float, n: int) -> list[float]:
     """`n` values from `start` to `stop`, each the same multiple of the one before (one value: `stop`)."""
     if n == 1:
         return [stop]
     step = (stop / start) ** (1 / (n - 1))
     return [start * step**i for i in range(n - 1)] + [stop]
-
-
-def positive_int(name: str, value: Any, or_zero: bool = False) -> int:
-    """`value` if it is a whole number of at least 1 (or 0 with `or_zero`), else a named error (TypeError or
-    ValueError)."""
-    try:
-        x = int(value.__index__())
-    except (AttributeError, TypeError):     # tensors and arrays have an __index__ and may refuse it
-        x = None
-    if x is None or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, not {_shortened(value)} ({type(value).__name__})")
-    if x < 1 - or_zero:
-        raise ValueError(f"{name} must be at least {1 - or_zero}, not {_shortened(x)}")
-    if x > sys.maxsize:
-        raise ValueError(f"{name} must be at most {sys.maxsize}, not {_shortened(x)}")
-    return x
-
-
-def number(name: str, value: Any) -> float:
-    """`value` as a float, else a named TypeError."""
-    if not isinstance(value, (bool, str, bytes, Sequence)) and hasattr(value, "__float__"):
-        # several numbers in one tensor or array; a whole number that is larger than any float
-        with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
-            return float(value)
-    raise TypeError(f"{name} must be a number, not {_shortened(value)} ({type(value).__name__})")
-
-
-def _shortened(value: Any) -> str:
-    if isinstance(value, int) and abs(value) > 1e99:  # Python refuses to write out very large ones
-        return "one of more than 99 digits"
-    return repr(value)
-
-
-def positive_float(name: str, value: Any, or_zero: bool = False) -> float:
-    """`value` as a finite number above 0 (or 0 with `or_zero`), else a named error (TypeError or ValueError)."""
-    x = number(name, value)
-    if not (0 < x < float("inf") or or_zero and x == 0):
-        raise ValueError(f"{name} must be a finite number {'of at least' if or_zero else 'above'} 0, not {value}")
-    return x
-
-
-def check_momenta(moms: Any, what: str) -> None:
-    """A named error (TypeError or ValueError) unless `moms` are two momenta; `what` says which is which."""
-    if [0 <= number("a momentum", m) < 1 for m in listify(moms)] != [True, True]:
-        raise ValueError(f"moms must be two momenta from 0 to below 1, {what}, not {moms}")
-
-
-def as_path(name: str, value: Any) -> Path:
-    """`value` as a Path, else a named TypeError."""
-    if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"{name} must be a path, a string or a Path, not {value!r}")
-    return Path(value)
-
-
-def file_name(name: str, value: Any) -> str | Path:
-    """`value` if a file can be called so, else a named ValueError."""
-    if not isinstance(value, (str, Path)) or not str(value):
-        raise ValueError(f"{name} needs a name, not {value!r}: give a string")
-    return value
-
-
-def check_callable(name: str, value: Any) -> None:
-    """A named TypeError unless `value` can be called."""
-    if not callable(value):
-        raise TypeError(f"{name} must be a function, not {value!r}")
 
 
 def is_plain(x: Any) -> bool:
@@ -190,17 +116,6 @@ def weighted_mean(values: list[Any] | Tensor, counts: Sequence[int]) -> float | 
     v = v.cpu().double()
     n = torch.tensor(counts, dtype=torch.float64)
     return float((v * n).sum() / n.sum())
-
-
-def one_number(loss: Tensor) -> Tensor:
-    """`loss` if it is a tensor of one number, else a named error (TypeError or ValueError)."""
-    if not isinstance(loss, Tensor):
-        raise TypeError(f"the loss of a batch must be a tensor of one number, not {loss!r}: let the loss function "
-                        "return one")
-    if loss.numel() != 1:
-        raise ValueError(f"the loss of a batch must be one number, not a tensor of shape {tuple(loss.shape)}: "
-                         "return its mean (in torch's loss functions that is reduction='mean')")
-    return loss
 
 
 def smoothed(mean: Tensor | None, loss: Tensor, i: int) -> Tensor:

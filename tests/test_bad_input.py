@@ -12,8 +12,8 @@ from minifast.callback import Callback, LearnerCallback
 from minifast.callbacks.one_cycle import OneCycleScheduler
 from minifast.data import DataBunch
 from minifast.fakes import fake_data, fake_learner
-from minifast.layers import CrossEntropyFlat
 from minifast.learner import Learner
+from minifast.losses import CrossEntropyFlat
 from minifast.metrics import accuracy
 from minifast.stepper import Stepper
 from minifast.suggestion import RangeTest, RangeTests
@@ -189,20 +189,20 @@ CASES = [
     (fit(1, callbacks=callback_with(on_xyzzy=lambda self: None)),
      TypeError, r"Odd.on_xyzzy is no event. The events are on_train_begin"),
     (fit(1, callbacks=callback_with(on_batch_end=lambda self, last_los: None)),
-     TypeError, r"asks for 'last_los'.*Did you mean 'last_loss'"),
-    (fit(1, callbacks=answering(True)), TypeError, r"Odd.on_batch_end answered True; a handler answers None or a dict"),
+     TypeError, r"reads 'last_los'.*Did you mean 'last_loss'"),
+    (fit(1, callbacks=answering(True)), TypeError, r"Odd.on_batch_end returned True; a handler returns None or a dict"),
     (fit(1, callbacks=answering({"stop_trainig": True})),
-     TypeError, r"answered 'stop_trainig'.*Did you mean 'stop_training'"),
-    (fit(1, callbacks=answering({"train": False})), TypeError, r"answered 'train', which a callback cannot set"),
-    (fit(1, callbacks=answering({1: 2})), TypeError, r"answered 1, which a callback cannot set"),
+     TypeError, r"cannot return 'stop_trainig'.*Did you mean 'stop_training'"),
+    (fit(1, callbacks=answering({"train": False})), TypeError, r"cannot return 'train', which no callback sets"),
+    (fit(1, callbacks=answering({1: 2})), TypeError, r"cannot return 1, which no callback sets"),
     (lambda: fake_learner().fit(1, callbacks=LearnerCallback(fake_learner())),
      ValueError, r"LearnerCallback is not one of this learner: make one for it"),
     (fit(1, callback_fns=type("NoSuper", (LearnerCallback,), {"__init__": lambda self, learn: None})),
      ValueError, r"NoSuper is not one of this learner.*let that call super\(\).__init__\(learn\)"),
     (fit(1, callback_fns=Data), ValueError, r"Data would replace learn.data; rename the class"),
-    (fit(1, callbacks=appending_wrongly), TypeError, r"last_metrics must be a list, not 3: answer"),
+    (fit(1, callbacks=appending_wrongly), TypeError, r"last_metrics must be a list, not 3: return"),
     (fit(1, metrics=callback_with(on_epoch_end=lambda self: None)),
-     ValueError, r"gave 0 values; on_epoch_end of each must answer"),
+     ValueError, r"gave 0 values; on_epoch_end of each must return"),
 
     # data
     (data(train_dl=[]), ValueError, r"training data is empty"),

@@ -1,11 +1,15 @@
-"""The bus: who is told what, what may be answered, and what happens when something fails."""
+"""The bus: which handlers are called, what they may return, and what happens when something fails."""
 import functools
+import inspect
+import re
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
+import torch
 
-from minifast.callback import Callback, CallbackHandler, LearnerCallback, bind
-from minifast.state import EVENTS, State, Update
+from minifast.callback import Callback, CallbackHandler, LearnerCallback, role_of
+from minifast.state import EVENTS, LOOP, RETURNS, State
 
 
 class Learner:  # all that a LearnerCallback needs to know
@@ -17,7 +21,104 @@ def handler_of(*callbacks, **state):
 
 
 def test_every_writable_field_is_in_the_state():
-    assert set(Update.__annotations__) <= set(vars(State()))
+    assert {field for fields in RETURNS.values() for field in fields} <= set(vars(State()))
+
+
+def test_the_drawing_shows_the_table():
+    drawn, events = {}, []
+    for line in LOOP.splitlines()[1:]:
+        left, right = line[:WIDTH], line[WIDTH:]
+        events = re.findall(r"on_(\w+)", left) or ([] if left.strip() else events)
+        for event in events:
+            drawn.setdefault(event, [])
+            drawn[event] += [] if right == "as above" else re.findall(r"\w+", right)
+    assert drawn == {event: list(fields) for event, fields in RETURNS.items()}
+    assert list(drawn) == list(EVENTS)
+
+
+WIDTH = LOOP.index("a callback may return")
+
+TENSOR = torch.tensor(2.0)
+RIGHT = {"n_epochs": 3, "n_updates": np.int64(7), "epoch": 1, "num_batch": 0, "iteration": 2, "update": 5,
+         "smooth_loss": TENSOR, "last_loss": TENSOR, "last_metrics": [None, 1, TENSOR], "last_input": "x",
+         "last_target": None, "last_output": {}}
+WRONG = {"n_epochs": (0, 1.5, True), "n_updates": (0, "x", None), "epoch": ("x", -1, 4), "num_batch": (-1,),
+         "iteration": (-1, 0.5), "update": (-1, []), "smooth_loss": (1.0, torch.ones(2)),
+         "last_loss": ("oops", 1.0, None, torch.ones(2)), "last_metrics": (1, "ab", ["x"], [torch.ones(2)])}
+FLAGS = [True, np.True_, torch.tensor(True), torch.tensor([True]), np.array([True])]
+NO_FLAGS = ["no", float("nan"), None, 1, torch.tensor([True, True]), torch.tensor(float("nan")), [True]]
+
+
+@pytest.mark.parametrize(("event", "field"), [(e, f) for e in EVENTS for f in vars(State())])
+def test_each_event_takes_what_the_table_says_and_nothing_else(event, field):
+    def take(value):
+        odd = type("Odd", (Callback,), {f"on_{event}": lambda self: {field: value}})()
+        h = handler_of(odd, n_epochs=3)
+        h.fire(event)
+        return getattr(h.state, field)
+
+    if field not in RETURNS[event]:
+        belongs = [f"on_{e}" for e in EVENTS if field in RETURNS[e]]
+        with pytest.raises(TypeError, match=f"Odd.on_{event} cannot return '{field}'.*{' and '.join(belongs)}"):
+            take(RIGHT.get(field, True))
+        return
+    is_flag = field.startswith(("stop_", "skip_"))
+    for right in FLAGS if is_flag else [RIGHT[field]]:
+        assert take(right) is True if is_flag else take(right) == right
+    for wrong in NO_FLAGS if is_flag else WRONG.get(field, ()):
+        with pytest.raises((TypeError, ValueError), match=rf"Odd.on_{event} returned a wrong value: .*{field}"):
+            take(wrong)
+
+
+def test_what_on_train_end_returns_is_checked_and_the_others_are_called_all_the_same():
+    log = []
+
+    class Odd(Callback):
+        def on_train_end(self): return {"stop_training": True}
+
+    with pytest.raises(TypeError, match="Odd.on_train_end cannot return 'stop_training'"), \
+            handler_of(Odd(), Ends(log)).running():
+        pass
+    assert len(log) == 1
+
+
+def test_a_stop_iteration_is_an_error_of_its_callback():
+    for event in ("train_begin", "train_end"):
+        odd = type("Odd", (Callback,), {f"on_{event}": lambda self: next(iter(()))})()
+        with pytest.raises(RuntimeError, match=f"Odd.on_{event} raised StopIteration"), handler_of(odd).running():
+            pass
+
+
+def test_a_handler_calls_its_bases_by_position_or_keyword():
+    class A(Callback):
+        def on_batch_end(self, train, last_loss):
+            assert super().on_batch_end(train, last_loss) is None
+            return super().on_batch_end(train=train, last_loss=last_loss)
+
+    handler_of(A()).fire("batch_end")
+
+
+def test_the_base_teaches_every_event():
+    for event in EVENTS:
+        text = inspect.getdoc(getattr(Callback, f"on_{event}"))
+        assert text.startswith("Called ") and text.count(".") >= 2
+        mentioned = set(re.findall(r"`(stop_\w+|skip_\w+)`", text))
+        assert mentioned <= set(RETURNS[event])
+
+
+def test_a_callbacks_role():
+    class Watches(Callback):
+        only_in_fit = True
+
+    class Shapes(Watches):
+        role = "fit"
+
+    class Odd(Callback):
+        role = "trainig"
+
+    assert [role_of(c) for c in (Callback(), Watches(), Shapes())] == ["training", "watching", "fit"]
+    with pytest.raises(TypeError, match="Odd.role must be one of training, fit, watching, process, not 'trainig'"):
+        handler_of(Odd())
 
 
 def test_fields_are_read_by_name():
@@ -72,7 +173,7 @@ def test_an_answer_that_is_no_dict_is_named(answer):
     class Odd(Callback):
         def on_batch_end(self): return answer
 
-    with pytest.raises(TypeError, match=r"Odd.on_batch_end answered .*None or a dict"):
+    with pytest.raises(TypeError, match=r"Odd.on_batch_end returned .*None or a dict"):
         handler_of(Odd()).fire("batch_end")
 
 
@@ -81,7 +182,7 @@ def test_an_unknown_key_in_an_answer_is_named(key, suggestion):
     class Odd(Callback):
         def on_batch_end(self): return {key: True}
 
-    with pytest.raises(TypeError, match=f"Odd.on_batch_end answered '{key}'.*{suggestion}"):
+    with pytest.raises(TypeError, match=f"Odd.on_batch_end cannot return '{key}'.*{suggestion}"):
         handler_of(Odd()).fire("batch_end")
 
 
@@ -89,7 +190,7 @@ def test_a_field_that_does_not_exist_is_an_error_before_training():
     class Odd(Callback):
         def on_batch_end(self, last_los): pass
 
-    with pytest.raises(TypeError, match=r"Odd.on_batch_end asks for 'last_los'.*Did you mean 'last_loss'"):
+    with pytest.raises(TypeError, match=r"Odd.on_batch_end reads 'last_los'.*Did you mean 'last_loss'"):
         handler_of(Odd())
 
 
@@ -97,7 +198,7 @@ def test_kwargs_do_not_hide_a_misspelt_field():
     class Odd(Callback):
         def on_batch_end(self, last_los, **kwargs): pass
 
-    with pytest.raises(TypeError, match="Odd.on_batch_end asks for 'last_los'"):
+    with pytest.raises(TypeError, match="Odd.on_batch_end reads 'last_los'"):
         handler_of(Odd())
 
 
@@ -124,18 +225,21 @@ def test_only_real_handlers_are_called():
     two.on_batch_end = lambda train: None           # an instance's lambda counts
     two.on_step_end = Mock(return_value=None)       # and so does a mock
     h = handler_of(two, Callback())
-    assert {e for e in EVENTS if h.listeners[e]} == {"epoch_end", "batch_end", "step_end"}
+    assert {e for e in EVENTS if h.active[e]} == {"epoch_end", "batch_end", "step_end"}
     h.fire("step_end")
     assert two.on_step_end.call_args.kwargs == vars(h.state)
 
 
 def test_the_signature_is_read_once():
     class A(Callback):
-        def on_batch_end(self, *, iteration, train=True): return {"last_output": (iteration, train)}
+        def on_loss_begin(self, *, iteration, train=True): return {"last_output": (iteration, train)}
 
-    call = bind(A(), "batch_end")
-    assert call(vars(State(iteration=7, train=False))) == {"last_output": (7, False)}
-    assert bind(A(), "step_end") is None
+    a = A()
+    h = handler_of(a, iteration=7, train=False)
+    a.on_loss_begin = a.on_step_end = None
+    h.fire("loss_begin")
+    assert h.state.last_output == (7, False)
+    assert h.active["step_end"] == []
 
 
 def test_order_sorts_and_ties_keep_the_list():
@@ -204,9 +308,9 @@ def test_metrics_sit_out_training_batches_and_go_first():
         def on_batch_end(self, train): log.append((self.name, train))
 
     h = CallbackHandler([Tells("callback")], [Tells("metric")])
-    h.begin(train=True)
+    h.set_mode(training=True)
     h.fire("batch_end")
-    h.begin(train=False)
+    h.set_mode(training=False)
     h.fire("batch_end")
     assert log == [("callback", True), ("metric", False), ("callback", False)]
 
@@ -267,7 +371,9 @@ def test_a_decorated_handler_is_called_as_its_decorator_is_written():
 
     class A(Callback):
         @decorated
-        def on_batch_end(self, epoch, train):
-            return epoch, train
+        def on_loss_begin(self, epoch, train):
+            return {"last_output": (epoch, train)}
 
-    assert bind(A(), "batch_end")({"epoch": 3, "train": False}) == (3, False)
+    h = handler_of(A(), epoch=3, train=False)
+    h.fire("loss_begin")
+    assert h.state.last_output == (3, False)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from minifast.checkpoint import load_file, preserved, previous_of, save_file
 from minifast.fakes import fake_learner
+from minifast.files import load_file, previous_of, save_file
+from minifast.snapshot import preserved
 from minifast.utils import rng_state, set_rng_state
 
 DATA = {"weights": torch.arange(6.0).reshape(2, 3), "half": torch.ones(2, dtype=torch.bfloat16),

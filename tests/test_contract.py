@@ -11,7 +11,7 @@ from host_reads import HostReads
 
 from minifast.callback import Callback, CallbackHandler
 from minifast.callbacks.checkpoint import Checkpoint
-from minifast.checkpoint import load_file, save_file
+from minifast.files import load_file, save_file
 from minifast.state import EVENTS
 
 every = pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
@@ -168,7 +168,7 @@ def test_is_told_only_of_the_events_that_it_overrides(cls, tmp_path):
     handler = CallbackHandler([cb])
     for event in EVENTS:
         overrides = getattr(cls, f"on_{event}") is not getattr(Callback, f"on_{event}")
-        assert [c for c, _ in handler.of_all[event]] == [cb] * overrides
+        assert [c for c, *_ in handler.of_all[event]] == [cb] * overrides
 
 
 def tensors(learn):

@@ -10,8 +10,8 @@ from torch import nn, optim
 
 from minifast.callback import Callback
 from minifast.callbacks import Checkpoint, FiniteGuard, GradientAccumulation, MixUpCallback
-from minifast.checkpoint import load_file
 from minifast.fakes import fake_learner
+from minifast.files import load_file
 
 
 class At(Callback):

@@ -11,8 +11,8 @@ import torch
 
 from minifast.callback import Callback
 from minifast.callbacks.checkpoint import Checkpoint
-from minifast.checkpoint import load_file, previous_of, save_file
 from minifast.fakes import fake_learner
+from minifast.files import load_file, previous_of, save_file
 
 OLD, NEW = {"w": torch.zeros(3), "n": "old"}, {"w": torch.ones(3), "n": "new"}
 ERRORS = [OSError(code, os.strerror(code)) for code in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO)]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from minifast.fakes import fake_learner
-from minifast.inference import ClassificationInterpretation
+from minifast.interpret import ClassificationInterpretation
 
 PREDS = torch.tensor([[.9, .1, .0], [.2, .7, .1], [.6, .3, .1], [.1, .8, .1], [.0, .9, .1]])
 TRUE = torch.tensor([0, 1, 1, 2, 2])

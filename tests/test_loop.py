@@ -107,7 +107,7 @@ def test_skip_validate_and_no_validation_data_give_empty_columns():
 
 def test_an_exception_ends_the_run_with_its_figures():
     log = Log(backward_end=lambda iteration, **kw: 1 / (1 - iteration))
-    with pytest.raises(TypeError, match=r"answered 1.0") as e:
+    with pytest.raises(TypeError, match=r"returned 1.0") as e:
         loop.fit(*a_run(callbacks=[log]))
     assert log.log[-1] == "train_end 0 0 0 train"
     where = "in epoch 0, iteration 0; input float32 (3, 2), output float32 (3, 1), target float32 (3, 1)"

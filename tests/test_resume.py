@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from minifast.callback import Callback
 from minifast.callbacks import Checkpoint, OneCycleScheduler
-from minifast.checkpoint import load_file, previous_of, save_file
 from minifast.data import DataBunch
 from minifast.fakes import fake_data, fake_learner
+from minifast.files import load_file, previous_of, save_file
 from minifast.metrics import accuracy
 
 HERE = Path(__file__).parent
@@ -207,7 +207,7 @@ def test_checkpoint_by_name_and_two_fits_in_one_script(tmp_path):
 
 def test_only_one_process_at_a_time(tmp_path):
     (tmp_path / "models").mkdir()
-    hold = ("import sys; from pathlib import Path; from minifast.checkpoint import lock; "
+    hold = ("import sys; from pathlib import Path; from minifast.files import lock; "
             "held = lock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()")
     command = [sys.executable, "-c", hold, str(tmp_path / "models" / "run.ckpt")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:

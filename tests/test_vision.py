@@ -7,9 +7,10 @@ from pictures import COUNTS, fill, picture
 from PIL import Image
 
 from minifast.data import DatasetType
-from minifast.layers import CrossEntropyFlat, simple_cnn
+from minifast.layers import simple_cnn
 from minifast.learner import Learner
 from minifast.loaders import ItemLoader, TensorLoader
+from minifast.losses import CrossEntropyFlat
 from minifast.vision.data import ImageDataBunch, mnist_stats
 from minifast.vision.folders import get_image_files
 from minifast.vision.image import open_image

@@ -4,8 +4,8 @@ import pytest
 import torch
 from pictures import fill
 
-from minifast.layers import BCEWithLogitsFlat, CrossEntropyFlat, MSELossFlat
 from minifast.learner import Learner
+from minifast.losses import BCEWithLogitsFlat, CrossEntropyFlat, MSELossFlat
 from minifast.vision.data import ImageDataBunch
 from minifast.vision.labels import CategoryList, FloatList, MultiCategoryList, labels_of, read_table
 

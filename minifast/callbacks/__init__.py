@@ -1,37 +1,28 @@
-"""The callbacks, one file a family. `from minifast.callbacks import *` gives them all."""
+"""The callbacks, one file a family; `from minifast.callbacks import *` gives them all.
+
+| family | files |
+|---|---|
+| schedules of hyper-parameters | one_cycle, flat_cos_anneal, general_sched, scheduler (any curve), torch_scheduler |
+| the learning-rate finder | lr_finder |
+| watching a column of the table | tracker |
+| ending a run, and safety | terminate, finite_guard (with its probe), interruption, checkpoint |
+| gradients and precision | gradients, precision, channels_last |
+| regularisation and averages | mixup, averaging, rnn, bn_freeze |
+| the training data | sampling, batch_size |
+| a look inside | hooks, activations, loss_metrics |
+| logs, time and memory | csv_logger, tensorboard, show_graph, timer, peak_memory |
+
+A new family is a new file here with an `__all__`, and one line below; a test fails for a file without its line.
+"""
+import sys as _sys
+from pkgutil import iter_modules as _iter_modules
+
 from .. import schedules
-from . import (
-    activations,
-    averaging,
-    batch_size,
-    checkpoint,
-    csv_logger,
-    finite_guard,
-    flat_cos_anneal,
-    general_sched,
-    gradients,
-    hooks,
-    interruption,
-    loss_metrics,
-    lr_finder,
-    memory,
-    mixup,
-    one_cycle,
-    precision,
-    rnn,
-    safety,
-    sampling,
-    scheduler,
-    show_graph,
-    summary,
-    tensorboard,
-    timer,
-    torch_scheduler,
-    tracker,
-)
 from .activations import *
 from .averaging import *
 from .batch_size import *
+from .bn_freeze import *
+from .channels_last import *
 from .checkpoint import *
 from .csv_logger import *
 from .finite_guard import *
@@ -42,24 +33,21 @@ from .hooks import *
 from .interruption import *
 from .loss_metrics import *
 from .lr_finder import *
-from .memory import *
 from .mixup import *
 from .one_cycle import *
+from .peak_memory import *
 from .precision import *
+from .probe import *
 from .rnn import *
-from .safety import *
 from .sampling import *
 from .scheduler import *
 from .show_graph import *
-from .summary import *
 from .tensorboard import *
+from .terminate import *
 from .timer import *
 from .torch_scheduler import *
 from .tracker import *
 
-__all__ = ["schedules"]     # the curves keep their module's name: `schedules.cosine`
-for _module in (activations, averaging, batch_size, checkpoint, csv_logger, finite_guard, flat_cos_anneal,
-                general_sched, gradients, hooks, interruption, loss_metrics, lr_finder, memory, mixup, one_cycle,
-                precision, rnn, safety, sampling, scheduler, show_graph, summary, tensorboard, timer, torch_scheduler,
-                tracker):
-    __all__ += _module.__all__
+# the curves keep their module's name: `schedules.cosine`
+__all__ = ["schedules", *(_name for _file in _iter_modules(__path__)
+                          for _name in _sys.modules[f"{__name__}.{_file.name}"].__all__)]

@@ -19,7 +19,7 @@ class ActivationStats(HookCallback):
     NaN where a module did not run. They stay on their device during an epoch and are read at its end, in one go.
     """
 
-    only_in_fit = True
+    role = "watching"
 
     def on_train_begin(self, **kwargs: Any) -> None:
         super().on_train_begin()

@@ -5,27 +5,27 @@ from itertools import compress
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from ..callback import LearnerCallback
-from ..utils import listify, number, rng_state, set_rng_state, to_device
+from ..checks import number
+from ..order import Order
+from ..torch_private import BATCH_NORMS, uncompiled
+from ..utils import listify, rng_state, set_rng_state, to_device
 
 __all__ = ["EMA", "SWA"]
 
 
 class _Averaging(LearnerCallback):
-    """Keeps an average of the weights, shows it to a validation and to those who save a model after it, and leaves
-    it in the model when the last epoch ends."""
+    """Keeps an average of the weights, shows it to validation and to savers of models, and leaves it at the end."""
 
-    # in on_epoch_end after those that save the model just measured (0), before whoever saves the run itself
-    _order = 50
-    only_in_fit = True
+    _order = Order.AVERAGE
+    role = "fit"
 
     def on_train_begin(self) -> None:
-        model = self.learn.model
-        # lists of tensors and not a torch AveragedModel: that is a deep copy, which takes every hook on the model along
-        self._weights = [t.detach() for t in (*model.parameters(), *model.buffers())]
+        # no AveragedModel of torch's: that is a deep copy, with every hook
+        self._weights = [t.detach() for t in (*self.learn.model.parameters(), *self.learn.model.buffers())]
         self._live: list[Tensor] | None = None
         self.average, self.n_averaged = [t.clone() for t in self._weights], 0
 
@@ -50,7 +50,7 @@ class _Averaging(LearnerCallback):
 
     def _show_average(self) -> None:
         self._live = [w.clone() for w in self._weights]     # first: an interrupt from here on can be undone
-        for a, w in zip(*self._floats(), strict=True):      # counters of batches and the like have no mean
+        for a, w in zip(*self._floats(), strict=True):      # counters of batches have no mean
             w.copy_(a)
 
     def _show_own(self) -> None:
@@ -121,11 +121,11 @@ class SWA(_Averaging):
         self.next_epoch = epoch + 1
         get_swa_multi_avg_fn()(*self._floats(), self.n_averaged)  # type: ignore[no-untyped-call]
         self.n_averaged += 1
-        if layers := [m for m in self.learn.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]:
+        if layers := [m for m in self.learn.model.modules() if isinstance(m, BATCH_NORMS)]:
             self._measure_batch_norm(layers)
 
     @torch.no_grad()
-    def _measure_batch_norm(self, layers: list[nn.modules.batchnorm._BatchNorm]) -> None:
+    def _measure_batch_norm(self, layers: list[Any]) -> None:
         # as torch's update_bn, which is for one input and waits for the device in every batch
         model, dl = self.learn.model, self.learn.data.train_dl
         flags = [(m, m.training) for m in model.modules()]
@@ -136,7 +136,8 @@ class SWA(_Averaging):
             for i, (x, _) in enumerate(dl):
                 for m in layers:
                     m.momentum = 1 / (i + 1)    # the running mean is then that of the batches so far, all alike
-                model._call_impl(*listify(x))   # as it is written: compiled code is made anew for each momentum
+                with uncompiled(model):     # compiled code would be made again for each momentum
+                    model(*listify(x))
             for a, w in zip(self.average, self._weights, strict=True):
                 a.copy_(w)
         finally:

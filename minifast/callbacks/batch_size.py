@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..callback import LearnerCallback
+from ..checks import positive_int
 from ..loaders import Loader
-from ..state import Update
-from ..utils import positive_int
+from ..order import Order
+from ..state import Changes
 
 __all__ = ["BatchSizeSchedule"]
 
@@ -20,13 +21,13 @@ class BatchSizeSchedule(LearnerCallback):
     where the batches come from a loader whose size cannot be set. Source: S. Smith et al., arXiv 1711.00489.
     """
 
-    _order = -25    # after those who replace the training data (-30), before those who plan with its length
+    _order = Order.BATCH_SIZE
 
     def __init__(self, learn: Any, sizes: Mapping[int, int] | Callable[[int], int]) -> None:
         super().__init__(learn)
         self.sizes = sizes if callable(sizes) else dict(sizes)
 
-    def on_train_begin(self, n_epochs: int) -> Update:
+    def on_train_begin(self, n_epochs: int) -> Changes | None:
         loader = self.learn.data.train_dl.dl
         if not isinstance(loader, Loader):
             raise TypeError(f"the batch size of a {type(loader).__name__} cannot be set: use DataBunch.create")
@@ -38,7 +39,7 @@ class BatchSizeSchedule(LearnerCallback):
                 raise ValueError(f"the batch size of epoch {epoch}, {self.size}, is more than all {loader.n} samples")
             n_updates += len(loader)
         self._set(0)
-        return {"n_updates": n_updates}
+        return {"n_updates": n_updates} if n_epochs else None   # a validation has no steps
 
     def on_epoch_begin(self, epoch: int) -> None:
         self._set(epoch)

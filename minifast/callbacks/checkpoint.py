@@ -10,10 +10,12 @@ from typing import Any
 import torch
 
 from ..callback import LearnerCallback
-from ..checkpoint import RUN, learner_state, load_learner_state, load_run, lock, plain, save_file
-from ..state import Update
-from ..utils import file_name, positive_float, positive_int
-from .same_run import differences, named, settings
+from ..checks import file_name, positive_float, positive_int
+from ..files import RUN, load_run, lock, save_file
+from ..order import Order
+from ..same_run import differences, named, settings
+from ..snapshot import learner_state, load_learner_state, plain
+from ..state import Changes
 
 __all__ = ["Checkpoint"]
 
@@ -35,8 +37,8 @@ class Checkpoint(LearnerCallback):
     if the folder cannot be written when the run begins; later failures to write are warnings, and training goes on.
     """
 
-    _order = 1000  # last: what it writes is what all others have made of this batch
-    only_in_fit = True
+    _order = Order.CHECKPOINT
+    role = "process"
 
     def __init__(self, learn: Any, name: str | Path, every: int | None = None, seconds: float = 10.0,
                  extend: bool = False) -> None:
@@ -49,13 +51,13 @@ class Checkpoint(LearnerCallback):
         """Nothing: what it keeps is about the file."""
         return {}
 
-    def on_train_begin(self, **memory: Any) -> Update | None:
+    def on_train_begin(self, **fields: Any) -> Changes | None:
         self.lock = lock(self.path)
         self.settings, self.cost, self.saved_at = settings(self.learn), 0.0, time.monotonic()
         self.pass_state = self.learn.data.train_dl.state_dict()
         run = load_run(self.path)
         if run is None:
-            save_file(self._run(memory), self.path)  # what cannot be written is told now, not after an hour
+            save_file(self._run(fields), self.path)  # what cannot be written is told now, not after an hour
             return None
         self._check(run["settings"])
         return self._go_on(run)
@@ -65,14 +67,14 @@ class Checkpoint(LearnerCallback):
 
     def on_batch_end(self, train: bool, stop_epoch: bool, num_batch: int, iteration: int) -> None:
         # a pass that a callback has just ended is not one to go on with: the end of the epoch is the next chance
-        if train and not stop_epoch and (self._due(iteration + 1) or self.learn.interruption.asked):
+        if train and not stop_epoch and (self._due(iteration + 1) or self.learn.interrupted):
             self._save(num_batch=num_batch + 1, iteration=iteration + 1)
-        elif not train and self.learn.interruption.asked and num_batch == len(self.learn.data.train_dl):
+        elif not train and self.learn.interrupted and num_batch == len(self.learn.data.train_dl):
             self._save()  # all batches of the epoch are trained; its validation will begin anew
 
     def on_epoch_end(self, epoch: int, n_epochs: int, iteration: int, stop_training: bool) -> None:
         self.pass_state = self.learn.data.train_dl.state_dict()
-        if stop_training or epoch + 1 >= n_epochs or self._due(iteration) or self.learn.interruption.asked:
+        if stop_training or epoch + 1 >= n_epochs or self._due(iteration) or self.learn.interrupted:
             self._save(epoch=epoch + 1, num_batch=0)
 
     def on_train_end(self) -> None:
@@ -91,17 +93,17 @@ class Checkpoint(LearnerCallback):
             warnings.warn(f"the parameters are not finite any more; {self.path} keeps the last that were")
         else:
             try:
-                save_file(self._run({**self.learn.handler.memory, **position}), self.path, keep_previous=True)
+                save_file(self._run({**self.learn.handler.fields, **position}), self.path, keep_previous=True)
             except OSError as e:
                 warnings.warn(f"{self.path} could not be written ({e}); training goes on")
         self.saved_at = time.monotonic()
         self.cost = self.saved_at - began
 
-    def _run(self, memory: dict[str, Any]) -> dict[str, Any]:
+    def _run(self, fields: dict[str, Any]) -> dict[str, Any]:
         learn = self.learn
         loaders = [self.pass_state, *(dl.state_dict() for dl in learn.data.dls[1:])]
         return {"what": RUN, "settings": self.settings, "loaders": loaders,
-                "position": plain({name: memory[name] for name in POSITION}), "learner": learner_state(learn),
+                "position": plain({name: fields[name] for name in POSITION}), "learner": learner_state(learn),
                 "callbacks": {name: plain(cb.state_dict()) for name, cb in named(learn.handler).items()}}
 
     def _check(self, before: dict[str, Any]) -> None:
@@ -114,7 +116,7 @@ class Checkpoint(LearnerCallback):
                 + "; ".join(wrong) + "). Set them back, or choose another name to train anew. (More or fewer epochs: "
                 "ask for it with Checkpoint(learn, name, extend=True) among the callbacks.)")
 
-    def _go_on(self, run: dict[str, Any]) -> Update:
+    def _go_on(self, run: dict[str, Any]) -> Changes:
         learn, position = self.learn, run["position"]
         if self.extend:
             s = learn.handler.state

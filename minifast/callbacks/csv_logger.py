@@ -8,7 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from ..callback import LearnerCallback
-from ..utils import file_name
+from ..checks import file_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,7 @@ class CSVLogger(LearnerCallback):
     on.
     """
 
-    only_in_fit = True
+    role = "watching"
 
     def __init__(self, learn: Any, filename: str = "history", append: bool = False) -> None:
         super().__init__(learn)

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from ..callback import Callback, CallbackHandler, LearnerCallback
-from ..checkpoint import learner_state, load_learner_state
 from ..loop import train_batch
+from ..order import Order
+from ..same_run import shapes_training
+from ..snapshot import learner_state, load_learner_state
+from ..torch_private import uncompiled
 from ..utils import map_tensors
-from .hooks import uncompiled
 from .probe import Probe, is_finite
-from .same_run import shapes_training
 
 __all__ = ["FiniteGuard"]
 
@@ -33,8 +34,8 @@ class FiniteGuard(LearnerCallback):
     `Learner(check_finite=False)` does without it.
     """
 
-    _order = 999  # before the checkpoint, which would be written in vain
-    only_in_fit = True
+    _order = Order.GUARD
+    role = "process"
 
     def __init__(self, learn: Any) -> None:
         super().__init__(learn)

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_callable, positive_int
+from ..schedules import Plan
 from ..stepper import Annealing, Phases, Stepper
-from ..utils import check_callable, listify, positive_int
-from .scheduler import Plan, ScheduleCallback
+from ..utils import listify
+from .scheduler import ScheduleCallback
 
 __all__ = ["GeneralScheduler", "TrainingPhase"]
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from ..callback import LearnerCallback
-from ..state import Update
-from ..utils import batch_length, positive_float, positive_int
+from ..checks import positive_float, positive_int
+from ..order import Order
+from ..state import Changes
+from ..torch_private import multiply_all_
+from ..utils import batch_length
 
 __all__ = ["GradientClipping", "GradientAccumulation", "AccumulateScheduler"]
 
@@ -23,7 +25,7 @@ class GradientClipping(LearnerCallback):
     precision is mixed. See `learn.clip_grad`.
     """
 
-    _order = 100    # after accumulation (-5) and MixedPrecision (99) are done with the gradients
+    _order = Order.CLIPPING
 
     def __init__(self, learn: Any, clip: float = 0.1, by: str = "norm") -> None:
         super().__init__(learn)
@@ -48,13 +50,13 @@ class GradientAccumulation(LearnerCallback):
     on_backward_end. The loss is left alone.
     """
 
-    _order = -5     # before schedules (0) read n_updates, after whoever replaces the training data
+    _order = Order.ACCUMULATION
 
     def __init__(self, learn: Any, n_step: int = 1) -> None:
         super().__init__(learn)
         self.n_step = positive_int("n_step", n_step)
 
-    def on_train_begin(self, n_epochs: int, n_updates: int) -> Update | None:
+    def on_train_begin(self, n_epochs: int, n_updates: int) -> Changes | None:
         self.is_sum = _reduction(self.learn.loss_func) == "sum"
         self.n_batches = self.n_samples = self.unit = 0
         if not n_epochs:    # a validation
@@ -68,7 +70,7 @@ class GradientAccumulation(LearnerCallback):
             self._multiply(self.unit / length)
         self.unit = length
 
-    def on_backward_end(self, num_batch: int, skip_bwd: bool) -> Update | None:
+    def on_backward_end(self, num_batch: int, skip_bwd: bool) -> Changes | None:
         self.n_batches += 1
         self.n_samples += 0 if skip_bwd else self.unit
         if self.n_batches < self.n_step and num_batch + 1 < len(self.learn.data.train_dl):
@@ -80,7 +82,7 @@ class GradientAccumulation(LearnerCallback):
 
     def _multiply(self, factor: float) -> None:
         if grads := [p.grad for p in _params(self.learn) if p.grad is not None]:
-            torch._foreach_mul_(grads, factor)
+            multiply_all_(grads, factor)
 
 
 def _params(learn: Any) -> list[Tensor]:

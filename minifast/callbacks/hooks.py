@@ -2,15 +2,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..callback import LearnerCallback
-from ..utils import to_detach
+from ..layers import flatten_model
+from ..torch_private import is_compiled, uncompiled
+from ..utils import first_tensor, to_detach
 
-__all__ = ["Hook", "Hooks", "hook_output", "hook_outputs", "HookCallback"]
+__all__ = ["Hook", "Hooks", "hook_output", "hook_outputs", "HookCallback", "dummy_eval", "model_sizes"]
 
 HookFunc = Callable[[nn.Module, Any, Any], Any]
 
@@ -18,9 +20,8 @@ HookFunc = Callable[[nn.Module, Any, Any], Any]
 class Hook:
     """Keeps what `hook_func(module, inputs, output)` returned last in `stored`.
 
-    It is called at each forward pass of `module`, or with `is_forward=False` at each backward pass, where it is given
-    the gradients of both. Removed by `remove`, or at the end of a `with` block. `detach`: it gets tensors without their
-    graph."""
+    It is called at each forward pass of `module`, or with `is_forward=False` at each backward pass, with the gradients
+    of both. Removed by `remove`, or at the end of a `with` block. `detach`: it gets tensors without their graph."""
 
     def __init__(self, module: nn.Module, hook_func: HookFunc, is_forward: bool = True, detach: bool = True) -> None:
         self.hook_func, self.detach, self.stored = hook_func, detach, None
@@ -113,7 +114,7 @@ class HookCallback(LearnerCallback):
         """What is done with a module's output (without its graph)."""
 
     def on_train_begin(self, **kwargs: Any) -> None:
-        if any(m._compiled_call_impl is not None or hasattr(m, "_orig_mod") for m in self.learn.model.modules()):
+        if any(is_compiled(m) for m in self.learn.model.modules()):
             raise RuntimeError(f"compiled code calls no hooks of a {type(self).__name__}: learn.compile(False) "
                                "turns it off; a model from torch.compile is to be replaced by the one it was made of")
         self.hooks = Hooks(self.modules, self.hook)
@@ -124,14 +125,26 @@ class HookCallback(LearnerCallback):
         self.hooks = None
 
 
-@contextmanager
-def uncompiled(model: nn.Module) -> Iterator[None]:
-    """Inside, the model runs as it is written, which compiled code would not: so hooks on its layers are called."""
-    compiled = [(m, m._compiled_call_impl) for m in model.modules() if m._compiled_call_impl is not None]
+def dummy_eval(model: nn.Module, size: tuple[int, ...] = (64, 64)) -> Any:
+    """The model's output, in eval mode, for one random sample (1, channels, *size), with as many channels as its first
+    layer takes. Modes are as before afterwards. ValueError for a model without a layer that tells."""
+    weights = (getattr(m, "weight", None) for m in flatten_model(model))
+    weight: Any = next((w for w in weights if isinstance(w, Tensor) and w.ndim > 1), None)
+    if weight is None:
+        raise ValueError(f"no layer of this {type(model).__name__} tells how many channels it takes")
+    flags = [(m, m.training) for m in model.modules()]
+    model.eval()
     try:
-        for m, _ in compiled:
-            m._compiled_call_impl = None
-        yield
+        with torch.no_grad():
+            return model(torch.rand(1, weight.shape[1], *size, device=weight.device, dtype=weight.dtype))
     finally:
-        for m, impl in compiled:
-            m._compiled_call_impl = impl
+        for m, training in flags:
+            m.training = training
+
+
+def model_sizes(model: nn.Module, size: tuple[int, ...] = (64, 64)) -> list[torch.Size | None]:
+    """The output shape of each child of `model` for one random sample of that size; None where it is no tensor."""
+    with uncompiled(model), hook_outputs(model.children()) as hooks:
+        dummy_eval(model, size)
+        outputs = [first_tensor(output) for output in hooks.stored]
+    return [None if x is None else x.shape for x in outputs]

@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 from ..callback import LearnerCallback
+from ..order import Order
 
 __all__ = ["Interruption"]
 
@@ -17,30 +18,30 @@ class Interruption(LearnerCallback):
     a thread, nothing is.
     """
 
-    _order = 1001  # after the checkpoint, which is written before the run ends
-    only_in_fit = True
+    _order = Order.INTERRUPTION
+    role = "process"
 
     def __init__(self, learn: Any) -> None:
         super().__init__(learn)
-        self.asked = self.listening = False
+        self.listening = False
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: a run that goes on has not been interrupted yet."""
         return {}
 
     def on_train_begin(self) -> None:
-        self.asked = False
+        self.learn.interrupted = False
         self.listening = (threading.current_thread() is threading.main_thread()
                           and signal.getsignal(signal.SIGINT) is signal.default_int_handler)
         if self.listening:
-            signal.signal(signal.SIGINT, self._hear)
+            signal.signal(signal.SIGINT, self._handle)
 
-    def _hear(self, *args: Any) -> None:
-        self.asked = True
+    def _handle(self, *args: Any) -> None:
+        self.learn.interrupted = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def on_batch_end(self) -> None:
-        if self.asked:
+        if self.learn.interrupted:
             raise KeyboardInterrupt
 
     def on_epoch_end(self) -> None:
@@ -50,5 +51,5 @@ class Interruption(LearnerCallback):
         if self.listening:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             self.listening = False
-        if self.asked and exception is None:
+        if self.learn.interrupted and exception is None:
             raise KeyboardInterrupt

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ..callback import LearnerCallback
-from ..state import Update
+from ..order import Order
+from ..state import Changes
 from ..utils import batch_length, weighted_mean
 
 __all__ = ["LossMetrics"]
@@ -21,11 +22,11 @@ class LossMetrics(LearnerCallback):
     function without `metric_names`.
     """
 
-    _order = -20    # columns are added before the recorder (-10) begins its table
-    only_in_fit = True
+    _order = Order.COLUMNS
+    role = "watching"
 
     def on_train_begin(self) -> None:
-        self.loss_func = self.learn.loss_func   # here, because another callback may wrap it for the run
+        self.loss_func: Any = self.learn.loss_func   # here, because another callback may wrap it for the run
         if not (names := getattr(self.loss_func, "metric_names", None)):
             raise TypeError(f"LossMetrics needs a loss function that names its parts in `metric_names`; "
                             f"{self.loss_func!r} does not")
@@ -39,7 +40,7 @@ class LossMetrics(LearnerCallback):
             self.parts.append([self.loss_func.metrics[name] for name in self.names])
             self.counts.append(batch_length(last_target))
 
-    def on_epoch_end(self, last_metrics: list[Any]) -> Update:
+    def on_epoch_end(self, last_metrics: list[Any]) -> Changes:
         columns = zip(*self.parts, strict=True) if self.parts else [()] * len(self.names)
         means = [weighted_mean([_tensor(v) for v in column], self.counts) for column in columns]
         self.parts, self.counts = [], []

@@ -3,20 +3,24 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from ..callback import LearnerCallback
+from ..checks import positive_float, positive_int
 from ..data import DataBunch
 from ..loaders import Loader
-from ..state import Update
+from ..snapshot import preserved
+from ..state import Changes
 from ..stepper import Stepper, annealing_exp, annealing_linear
-from ..suggestion import RangeTest
-from ..utils import positive_float, positive_int
+from ..suggestion import RangeTest, RangeTests
+from ..utils import listify
 
-__all__ = ["LRFinder", "with_batch_size"]
+__all__ = ["LRFinder", "range_tests"]
 
 
 class LRFinder(LearnerCallback):
@@ -45,7 +49,7 @@ class LRFinder(LearnerCallback):
         # the last of num_it batches is num_it - 1 steps from the first
         self.schedule = Stepper((start_lr, end_lr), num_it - 1, annealing_linear if linear else annealing_exp)
 
-    def on_train_begin(self) -> Update:
+    def on_train_begin(self) -> Changes:
         self.lrs: list[float] = []
         self.losses: list[float] = []
         self.raw_losses: list[float] = []
@@ -56,7 +60,7 @@ class LRFinder(LearnerCallback):
     def on_batch_begin(self, iteration: int) -> None:
         self.learn.opt.lr = [self.schedule(iteration) * r for r in self.ratios]
 
-    def on_batch_end(self, iteration: int, last_loss: Tensor, smooth_loss: Tensor) -> Update | None:
+    def on_batch_end(self, iteration: int, last_loss: Tensor, smooth_loss: Tensor) -> Changes | None:
         done = iteration + 1 >= self.num_it
         if self.valid_every is None:
             # read on the host, one synchronisation a batch: whether to stop must be known now
@@ -84,7 +88,28 @@ class LRFinder(LearnerCallback):
         return RangeTest(np.array(self.lrs), np.array(self.losses), np.array(self.raw_losses))
 
 
-def with_batch_size(data: DataBunch, bs: int) -> DataBunch:
+def range_tests(learn: Any, one_test: Callable[[float | None], RangeTest], wd: float | None, wds: Sequence[float],
+                bss: Sequence[int]) -> RangeTest | RangeTests:
+    """`one_test(wd)`, or a test for each combination of the weight decays `wds` and batch sizes `bss`; all of them from
+    the same weights and random numbers, and with the learner left as it was."""
+    for name, given in (("wds", wds), ("bss", bss)):
+        if isinstance(given, (str, bytes)) or not hasattr(given, "__len__"):
+            raise TypeError(f"{name} must be a list of values to compare, not {given!r}")
+    swept = {name: values for name, values in (("wd", wds), ("bs", bss)) if len(values)}
+    found = RangeTests()
+    for values in product(*swept.values()):     # without a sweep: once, with no values
+        setting: dict[str, Any] = dict(zip(swept, values, strict=True))
+        with preserved(learn, listify(learn.callbacks)):
+            if "bs" in setting:
+                learn.data = _with_batch_size(learn.data, setting["bs"])
+            test = one_test(setting.get("wd", wd))
+            finder = learn.lr_finder
+        learn.lr_finder = finder
+        found[", ".join(f"{name} {value}" for name, value in setting.items())] = test
+    return found if swept else test
+
+
+def _with_batch_size(data: DataBunch, bs: int) -> DataBunch:
     """The same data, its training samples in the same order, in batches of `bs`.
 
     TypeError if the training data comes from a loader of somebody else's, ValueError if it has fewer samples than that.

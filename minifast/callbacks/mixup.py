@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from ..callback import LearnerCallback
-from ..layers import loss_activation, unreduced
+from ..checks import positive_float
 from ..loaders import settled
-from ..state import Update
-from ..utils import batch_length, first_tensor, listify, positive_float
+from ..losses import loss_activation, unreduced
+from ..state import Changes
+from ..utils import batch_length, first_tensor, listify
 
 __all__ = ["MixUpCallback", "MixUpLoss", "MixedTargets"]
 
@@ -67,7 +68,7 @@ class MixUpCallback(LearnerCallback):
             self.learn.loss_func = MixUpLoss(loss_func)
             self._loss_func = loss_func
 
-    def on_batch_begin(self, train: bool, last_input: Any, last_target: Any) -> Update | None:
+    def on_batch_begin(self, train: bool, last_input: Any, last_target: Any) -> Changes | None:
         if not train:
             return None
         x, y = listify(last_input), listify(last_target)

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_momenta, number, positive_float
+from ..one_cycle_forms import OTHER_FORMS, Form, find_form
+from ..schedules import Plan
 from ..stepper import Phases, Stepper, annealing_cos, annealing_linear
-from ..utils import check_momenta, number, positive_float
-from .one_cycle_forms import OTHER_FORMS, Form, find_form
-from .scheduler import Plan, ScheduleCallback
+from .scheduler import ScheduleCallback
 
 __all__ = ["ONE_CYCLE_FORMS", "OneCycleScheduler", "linear_cosine"]
 

@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.amp import GradScaler
 
 from ..callback import LearnerCallback
-from ..state import Update
-from ..utils import map_tensors, positive_float
+from ..checks import positive_float
+from ..order import Order
+from ..state import Changes
+from ..utils import map_tensors
 
 __all__ = ["MixedPrecision"]
 
@@ -32,7 +34,7 @@ class MixedPrecision(LearnerCallback):
     """
 
     # last but for clipping (100): the loss is scaled when it is complete, the gradients unscaled when they are
-    _order = 99
+    _order = Order.PRECISION
 
     def __init__(self, learn: Any, precision: str = "fp16", init_scale: float = 2.0**16) -> None:
         super().__init__(learn)
@@ -54,14 +56,14 @@ class MixedPrecision(LearnerCallback):
     def on_batch_begin(self) -> None:
         self.autocast.enter_context(self.make_autocast())
 
-    def on_loss_begin(self, last_output: Any) -> Update:
+    def on_loss_begin(self, last_output: Any) -> Changes:
         self.autocast.close()
         return {"last_output": map_tensors(last_output, lambda t: t.float() if t.dtype in DTYPES.values() else t)}
 
-    def on_backward_begin(self, last_loss: Tensor) -> Update:
+    def on_backward_begin(self, last_loss: Tensor) -> Changes:
         return {"last_loss": self.scaler.scale(last_loss)}
 
-    def on_backward_end(self, skip_step: bool) -> Update | None:
+    def on_backward_end(self, skip_step: bool) -> Changes | None:
         question = _Question(self.learn.opt.opt.param_groups)
         if skip_step or not self.scaler.is_enabled() or not question.has_gradients():
             return None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..callback import Callback
+from ..order import Order
 from ..utils import tensors_in
 
 __all__: list[str] = []  # it works for `FiniteGuard` only
@@ -33,7 +34,7 @@ def is_finite(loss: Tensor) -> Callable[[], bool]:
 class Probe(Callback):
     """Finds what is first not finite in training: an input, a layer's output, a loss, a gradient, or a parameter."""
 
-    _order = 2000  # it sees what the other callbacks have made of the batch
+    _order = Order.PROBE
 
     def __init__(self, learn: Any) -> None:
         self.learn, self.found, self.where = learn, "", ""

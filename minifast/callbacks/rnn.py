@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from ..callback import LearnerCallback
-from ..state import Update
-from ..utils import positive_float
+from ..checks import positive_float
+from ..state import Changes
 
 __all__ = ["RNNTrainer"]
 
@@ -40,7 +40,7 @@ class RNNTrainer(LearnerCallback):
             self._reset()
         self.training = train
 
-    def on_loss_begin(self, last_output: Any, train: bool) -> Update | None:
+    def on_loss_begin(self, last_output: Any, train: bool) -> Changes | None:
         if not isinstance(last_output, (list, tuple)) or len(last_output) != 3:
             if self.alpha or self.beta:
                 raise ValueError("alpha and beta need a model that returns (output, raw, dropped), see RNNTrainer; it "
@@ -50,7 +50,7 @@ class RNNTrainer(LearnerCallback):
         self._hidden = tuple(h if isinstance(h, Tensor) else h[-1] for h in hidden) if train else None
         return {"last_output": output}
 
-    def on_backward_begin(self, last_loss: Tensor) -> Update | None:
+    def on_backward_begin(self, last_loss: Tensor) -> Changes | None:
         if (hidden := vars(self).pop("_hidden", None)) is None:
             return None
         raw, dropped = hidden

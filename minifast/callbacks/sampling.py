@@ -10,7 +10,8 @@ from torch.utils.data import Subset
 
 from ..callback import LearnerCallback
 from ..loaders import Batch, DeviceDataLoader, ItemLoader, Loader, TensorLoader
-from ..state import Update
+from ..order import Order
+from ..state import Changes
 
 __all__ = ["OverSamplingCallback", "UnderSamplingCallback", "BalancedLoader"]
 
@@ -50,14 +51,14 @@ class _Balancing(LearnerCallback):
     data. ValueError if they are not known, TypeError if the batches come from elsewhere than `DataBunch.create`.
     """
 
-    _order = -30    # the training data is settled before those who plan with its length: schedules and accumulation
+    _order = Order.TRAINING_DATA
     per_class: ClassVar[Any]    # of the classes' counts
 
     def __init__(self, learn: Any, labels: Any = None) -> None:
         super().__init__(learn)
         self.labels = None if labels is None else torch.as_tensor(labels)
 
-    def on_train_begin(self, n_epochs: int) -> Update:
+    def on_train_begin(self, n_epochs: int) -> Changes | None:
         data, who = self.learn.data, type(self).__name__
         dl = getattr(data.train_dl, "replaced", data.train_dl)
         if not isinstance(dl.dl, (TensorLoader, ItemLoader)):
@@ -73,7 +74,7 @@ class _Balancing(LearnerCallback):
         if not len(balanced):
             raise ValueError(f"{who} leaves {balanced.dl.n} samples, which do not fill one batch of {dl.batch_size}")
         self._original, data.train_dl = dl, balanced
-        return {"n_updates": n_epochs * len(balanced)}
+        return {"n_updates": n_epochs * len(balanced)} if n_epochs else None    # a validation has no steps
 
     def on_train_end(self) -> None:
         if (dl := vars(self).pop("_original", None)) is not None:

@@ -10,16 +10,13 @@ import numpy as np
 
 from .. import plots
 from ..callback import LearnerCallback
+from ..checks import check_callable, positive_int
 from ..optimizer import check_value
-from ..schedules import Schedule
-from ..state import Update
+from ..schedules import Plan, Schedule
+from ..state import Changes
 from ..stepper import Phases, Stepper
-from ..utils import check_callable, positive_int
 
 __all__ = ["ParamScheduler", "ScheduleCallback"]
-
-Plan = dict[str, Schedule]       # by the name of the hyper-parameter
-
 
 class ScheduleCallback(LearnerCallback):
     """Sets hyper-parameters of the optimizer before each batch, as functions of the optimizer steps done so far.
@@ -30,7 +27,7 @@ class ScheduleCallback(LearnerCallback):
     run; the number of epochs to fit includes them.
     """
 
-    only_in_fit = True  # a range test has its own learning rates
+    role = "fit"    # a range test has its own learning rates
 
     def __init__(self, learn: Any, tot_epochs: int | None = None, start_epoch: int | None = None) -> None:
         super().__init__(learn)
@@ -45,7 +42,7 @@ class ScheduleCallback(LearnerCallback):
         """How many optimizer steps the plan has values for."""
         return n_updates
 
-    def on_train_begin(self, n_updates: int, n_epochs: int, epoch: int) -> Update | None:
+    def on_train_begin(self, n_updates: int, n_epochs: int, epoch: int) -> Changes | None:
         self.schedules, self.n_planned = self._planned(n_updates, n_epochs)
         for name, schedule in self.schedules.items():
             check_callable(f"what the curve of {name} returns", schedule)

@@ -11,7 +11,7 @@ __all__ = ["ShowGraph"]
 class ShowGraph(LearnerCallback):
     """Draws training and validation losses under the table after each epoch, in a notebook; elsewhere nothing."""
 
-    only_in_fit = True
+    role = "watching"
     figure: Any = None
 
     def on_epoch_end(self, pbar: Any) -> None:

@@ -20,7 +20,7 @@ class TensorBoard(LearnerCallback):
     the package, which `pip install 'minifast[tensorboard]'` brings.
     """
 
-    only_in_fit = True
+    role = "watching"
 
     def __init__(self, learn: Any, log_dir: str | Path | None = None) -> None:
         super().__init__(learn)
@@ -58,7 +58,7 @@ class TensorBoard(LearnerCallback):
 
     def _write(self) -> None:
         recorder, add = self.learn.recorder, self._writer.add_scalar
-        columns = {"loss": recorder.losses, "lr": recorder.lrs, "mom": recorder.moms}
+        columns: dict[str, Any] = {"loss": recorder.losses, "lr": recorder.lrs, "mom": recorder.moms}
         for i in range(self.done, len(recorder.lrs)):
             for name, values in columns.items():
                 add(f"batch/{name}", values[i], i + 1)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..callback import LearnerCallback
+from ..order import Order
 
 __all__ = ["Timer"]
 
@@ -21,8 +22,8 @@ class Timer(LearnerCallback):
     up wherever a value is read, for the most part in `rest` and `validation`.
     """
 
-    _order = -1000  # first in every event, so that what other callbacks do counts as theirs
-    only_in_fit = True
+    _order = Order.TIMER
+    role = "watching"
     training = True
 
     def on_train_begin(self, pbar: Any) -> None:

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from ..checks import check_callable, did_you_mean
 from ..optimizer import OptimWrapper
-from ..state import Update
-from ..utils import check_callable, did_you_mean
-from .scheduler import Plan, ScheduleCallback
+from ..schedules import Plan
+from ..state import Changes
+from ..torch_private import schedulers_in
+from .scheduler import ScheduleCallback
 
 __all__ = ["TorchScheduler"]
 
@@ -67,7 +69,7 @@ class TorchScheduler(ScheduleCallback):
         return scheduler, OptimWrapper(stand_in)
 
     def on_train_begin(self, n_updates: int, n_epochs: int, epoch: int,  # type: ignore[override]
-                       metrics_names: list[str]) -> Update | None:
+                       metrics_names: list[str]) -> Changes | None:
         if epoch == 0:
             self.monitored = []
         answer = super().on_train_begin(n_updates, n_epochs, epoch)
@@ -109,5 +111,5 @@ class _StandIn(torch.optim.Optimizer):
 
 def _cycles_momentum(scheduler: Any) -> bool:
     """Whether a torch scheduler, or one of those that it puts together, sets momentum too."""
-    parts = getattr(scheduler, "_schedulers", ())
+    parts = schedulers_in(scheduler)
     return bool(getattr(scheduler, "cycle_momentum", False)) or any(map(_cycles_momentum, parts))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..callback import LearnerCallback
-from ..state import Update
-from ..utils import did_you_mean, file_name, number, positive_float, positive_int
+from ..checks import did_you_mean, file_name, number, positive_float, positive_int
+from ..state import Changes
 from .scheduler import ScheduleCallback
 
 __all__ = ["TrackerCallback", "EarlyStoppingCallback", "SaveModelCallback", "ReduceLROnPlateauCallback"]
@@ -29,7 +29,7 @@ class TrackerCallback(LearnerCallback):
     column that is not there, or one whose direction "auto" cannot tell.
     """
 
-    only_in_fit = True
+    role = "fit"
 
     def __init__(self, learn: Any, monitor: str = "valid_loss", mode: str = "auto", min_delta: float = 0.0) -> None:
         super().__init__(learn)
@@ -80,7 +80,7 @@ class EarlyStoppingCallback(TrackerCallback):
         super().__init__(learn, monitor, mode, min_delta)
         self.patience = positive_int("patience", patience)
 
-    def on_epoch_end(self, epoch: int, n_epochs: int, pbar: Any, **kwargs: Any) -> Update | None:  # type: ignore[override]
+    def on_epoch_end(self, epoch: int, n_epochs: int, pbar: Any, **kwargs: Any) -> Changes | None:  # type: ignore[override]
         super().on_epoch_end(epoch)
         if self.wait < self.patience or epoch + 1 >= n_epochs:
             return None

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checks import number
 from ..loaders import Batch, Seeded
-from ..utils import listify, number, shape_of
+from ..utils import listify, shape_of
 from .image import Size, as_size
 from .plan import Pick, Plan, ResizeMethod, padding_name
 from .warp import one_thread, strides, warp

@@ -10,10 +10,11 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from ..checks import as_path
 from ..data import DataBunch, DatasetType
 from ..loaders import DeviceDataLoader, ItemLoader
 from ..plots import show
-from ..utils import as_path, listify
+from ..utils import listify
 from .dataset import ImageDataset, Normalizer, Transform, channel_stats, collate, transformed
 from .folders import find_pictures, folder_classes
 from .image import Size, as_floats, pixels

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..layers import BCEWithLogitsFlat, CrossEntropyFlat, MSELossFlat
-from ..utils import did_you_mean, listify
+from ..checks import did_you_mean
+from ..losses import BCEWithLogitsFlat, CrossEntropyFlat, MSELossFlat
+from ..utils import listify
 
 __all__ = ["Labels", "CategoryList", "MultiCategoryList", "FloatList", "labels_of", "plain_labels", "read_table",
            "table_columns"]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .. import loaders
+from ..checks import did_you_mean
 from ..loaders import ItemLoader, Loader, TensorLoader
-from ..utils import did_you_mean
 from .dataset import ImageDataset, Transform, collate, float_batch, transform_lists
 from .image import DifferentSizes, Size, as_size, decode, picture_shape
 from .labels import Labels, labels_of

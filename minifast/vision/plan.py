@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..utils import did_you_mean, number
+from ..checks import did_you_mean, number
 from .image import DifferentSizes, Size
 from .warp import PADDINGS, Array
 

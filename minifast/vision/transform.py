@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..utils import listify, number, positive_int
+from ..checks import number, positive_int
+from ..utils import listify
 from .augment import CROP, PAD, PIXELS, RandTransform
 from .geometry import Number, dihedral, flip_lr, rand_zoom, rotate, symmetric_warp, zoom
 from .image import Size, as_size

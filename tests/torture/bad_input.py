@@ -26,9 +26,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minifast.basics import *
-from minifast.checkpoint import save_file
 from minifast.fakes import fake_data, fake_learner
-from minifast.layers import MSELossFlat
+from minifast.files import save_file
+from minifast.losses import MSELossFlat
 from minifast.vision import ImageDataBunch
 
 __all__ = ["KINDS", "NUMBERS", "main", "trial", "try_number"]

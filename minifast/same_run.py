@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..callback import Callback
-from ..checkpoint import plain
-from ..recorder import Recorder
-from ..state import State
-from ..utils import is_plain
+from .callback import Callback, role_of
+from .snapshot import plain
+from .state import State
+from .utils import is_plain
 
 __all__ = ["differences", "named", "settings", "shapes_training"]
 
@@ -33,8 +32,8 @@ def named(handler: Any) -> dict[str, Callback]:
 
 
 def shapes_training(cb: Callback) -> bool:
-    """Whether it is part of the run itself: not the recorder, nor what looks after the process (`_order` >= 999)."""
-    return cb._order < 999 and not isinstance(cb, Recorder)
+    """Whether it is part of the training itself: a run that goes on must have it with equal settings."""
+    return role_of(cb) in ("training", "fit")
 
 
 def settings(learn: Any) -> dict[str, Any]:

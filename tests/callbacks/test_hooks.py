@@ -7,6 +7,9 @@ from minifast.callback import Callback
 from minifast.callbacks import ActivationStats, HookCallback, Hooks, dummy_eval, hook_output, hook_outputs, model_sizes
 from minifast.fakes import fake_learner
 from minifast.layers import simple_cnn
+from minifast.state import LOOP
+
+WIDTH = LOOP.index("a callback may return")
 
 
 def n_hooks(model):
@@ -138,14 +141,17 @@ def test_summary_of_a_model_with_own_parameters_several_outputs_and_a_layer_that
     assert "model (Odd)      5 x 4, 5 x 5  1" in text and "unused (Linear)  not run" in text
 
 
-def test_show_callbacks_lists_who_listens_in_which_order():
+def test_show_callbacks_draws_the_loop_with_the_callbacks_at_their_events():
     learn = fake_learner(metrics=[lambda o, t: (o.argmax(1) == t).float().mean()])
     learn.fit(1, callbacks=(own := ActivationStats(learn)))
     lines = str(learn.show_callbacks(ActivationStats(learn))).splitlines()
-    assert lines[7].split(maxsplit=1) == [
-        "on_batch_end", "Recorder (-10), ActivationStats, FiniteGuard (999), Interruption (1001)"]
-    assert lines[4].split() == ["on_backward_begin"]
-    assert lines[-1] == "metrics, told first in validations: <lambda>"
+    drawn = [line[:WIDTH].rstrip() for line in LOOP.splitlines() if line[:WIDTH].strip()]
+    assert [line[:WIDTH].rstrip() for line in lines[:-1] if line[:WIDTH].strip()] == drawn    # indented as the drawing
+    at = {line.split()[0]: line[WIDTH:] for line in lines if line.lstrip().startswith("on_")}
+    assert at["on_step_end"] == "Recorder" and at["on_backward_begin"] == ""
+    assert at["on_batch_end"] == "Recorder, ActivationStats, FiniteGuard, Interruption"
+    assert max(map(len, lines)) <= 120
+    assert lines[-1] == "metrics, called first in a validation: <lambda>"
     assert learn.activation_stats is not own    # made by hand it replaces the other; made to be listed it does not
     learn.callback_fns = [ActivationStats]
     learn.activation_stats = own

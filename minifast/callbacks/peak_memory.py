@@ -1,17 +1,16 @@
-"""Memory: how much a run takes, and how pictures lie in it."""
+"""How much memory a run takes."""
 from __future__ import annotations
 
 import sys
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..callback import LearnerCallback
-from ..state import Update
-from ..utils import map_tensors
+from ..order import Order
+from ..state import Changes
 
-__all__ = ["PeakMemory", "ChannelsLast"]
+__all__ = ["PeakMemory"]
 
 MB = 2**20
 
@@ -24,8 +23,8 @@ class PeakMemory(LearnerCallback):
     system does not tell (Windows), `cpu_peak` has no value.
     """
 
-    _order = -20    # columns are added before the recorder (-10) begins its table
-    only_in_fit = True
+    _order = Order.COLUMNS
+    role = "watching"
 
     def on_train_begin(self) -> None:
         self.on_gpu = self.learn.data.device.type == "cuda"
@@ -35,7 +34,7 @@ class PeakMemory(LearnerCallback):
         if self.on_gpu:
             torch.cuda.reset_peak_memory_stats(self.learn.data.device)
 
-    def on_epoch_end(self, last_metrics: list[Any]) -> Update:
+    def on_epoch_end(self, last_metrics: list[Any]) -> Changes:
         gpu = [torch.cuda.max_memory_allocated(self.learn.data.device) // MB] if self.on_gpu else []
         return {"last_metrics": [*last_metrics, _cpu_peak(), *gpu]}
 
@@ -47,20 +46,3 @@ def _cpu_peak() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak // (MB if sys.platform == "darwin" else 1024))  # macOS tells bytes, others KiB
-
-
-class ChannelsLast(LearnerCallback):
-    """Gives the model its pictures (4-d tensors) with channels as the last dimension in memory, as 16-bit convolutions
-    on GPUs like them; values and shapes are the same.
-
-    Answers `last_input` in on_batch_begin. See `learn.to_channels_last`, which lays the weights out alike.
-    """
-
-    _order = 50     # after those that change the inputs
-
-    def on_batch_begin(self, last_input: Any) -> Update:
-        return {"last_input": map_tensors(last_input, _channels_last)}
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x

@@ -4,8 +4,9 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from minifast.callbacks import memory
-from minifast.callbacks.memory import ChannelsLast, PeakMemory
+from minifast.callbacks import peak_memory
+from minifast.callbacks.channels_last import ChannelsLast
+from minifast.callbacks.peak_memory import PeakMemory
 from minifast.data import DataBunch
 from minifast.fakes import fake_learner
 from minifast.layers import simple_cnn
@@ -26,7 +27,7 @@ def test_a_column_in_mb_that_never_falls():
 
 def test_it_keeps_its_place_without_validation_and_without_an_answer(monkeypatch):
     learn = fake_learner(metrics=[accuracy], valid_length=0)
-    monkeypatch.setattr(memory, "_cpu_peak", lambda: None)
+    monkeypatch.setattr(peak_memory, "_cpu_peak", lambda: None)
     learn.fit(1, callbacks=[PeakMemory(learn)])
     assert learn.recorder.val_losses == [None] and learn.recorder.metrics == [[None, None]]
 

@@ -5,7 +5,8 @@ from host_reads import HostReads
 from torch import nn
 
 from minifast.callback import Callback
-from minifast.callbacks.safety import BnFreeze, StopAfterNBatches, TerminateOnNaNCallback
+from minifast.callbacks.bn_freeze import BnFreeze
+from minifast.callbacks.terminate import StopAfterNBatches, TerminateOnNaNCallback
 from minifast.fakes import fake_learner
 
 

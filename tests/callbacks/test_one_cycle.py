@@ -10,8 +10,8 @@ from torch import nn, optim
 
 from minifast.callback import LearnerCallback
 from minifast.callbacks.one_cycle import ONE_CYCLE_FORMS, OneCycleScheduler, linear_cosine
-from minifast.callbacks.one_cycle_forms import fastai, keras, smith, three_phase
 from minifast.fakes import fake_data, fake_learner
+from minifast.one_cycle_forms import fastai, keras, smith, three_phase
 
 SGD = partial(optim.SGD, momentum=0.9)
 

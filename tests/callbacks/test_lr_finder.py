@@ -9,7 +9,7 @@ from torch import Tensor, nn, optim
 
 from minifast.callback import Callback, LearnerCallback
 from minifast.callbacks.lr_finder import LRFinder
-from minifast.callbacks.safety import StopAfterNBatches
+from minifast.callbacks.terminate import StopAfterNBatches
 from minifast.data import DataBunch
 from minifast.fakes import fake_data, fake_learner
 from minifast.learner import lr_find

@@ -1,16 +1,16 @@
-"""Ending a run: on a loss that is no number, or after a few batches. And batch norm that stands still."""
+"""Ending a run: on a loss that is not finite, or after a few batches."""
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..callback import Callback, LearnerCallback
-from ..state import Update
-from ..utils import positive_int
+from ..callback import Callback
+from ..checks import positive_int
+from ..state import Changes
 
-__all__ = ["TerminateOnNaNCallback", "StopAfterNBatches", "BnFreeze"]
+__all__ = ["TerminateOnNaNCallback", "StopAfterNBatches"]
 
 
 class TerminateOnNaNCallback(Callback):
@@ -22,20 +22,20 @@ class TerminateOnNaNCallback(Callback):
     raises an error, is left out.
     """
 
-    only_in_fit = True
+    role = "fit"
 
     def __init__(self, check_every: int = 50) -> None:
         self.check_every = positive_int("check_every", check_every)
 
     def on_batch_end(self, train: bool, iteration: int, epoch: int, num_batch: int, smooth_loss: Tensor,
-                     pbar: Any) -> Update | None:
+                     pbar: Any) -> Changes | None:
         # once not finite, the smoothed loss remains so: reading it now and then misses nothing
         if not train or iteration % self.check_every or math.isfinite(float(smooth_loss)):
             return None
         pbar.write([f"ended in epoch {epoch}, batch {num_batch}: the training loss is {float(smooth_loss)}"])
         return {"stop_epoch": True, "stop_training": True, "skip_validate": True}
 
-    def on_epoch_end(self, epoch: int, stop_training: bool, smooth_loss: Tensor | None, pbar: Any) -> Update | None:
+    def on_epoch_end(self, epoch: int, stop_training: bool, smooth_loss: Tensor | None, pbar: Any) -> Changes | None:
         if stop_training or smooth_loss is None or math.isfinite(float(smooth_loss)):
             return None
         pbar.write([f"ended after epoch {epoch}: the training loss is {float(smooth_loss)}"])
@@ -51,28 +51,7 @@ class StopAfterNBatches(Callback):
     def __init__(self, n_batches: int = 2) -> None:
         self.n_batches = positive_int("n_batches", n_batches)
 
-    def on_batch_end(self, train: bool, iteration: int) -> Update | None:
+    def on_batch_end(self, train: bool, iteration: int) -> Changes | None:
         if train and iteration + 1 >= self.n_batches:
             return {"stop_epoch": True, "stop_training": True, "skip_validate": True}
         return None
-
-
-class BnFreeze(LearnerCallback):
-    """Keeps batch norm layers whose parameters are all frozen in eval mode: their running statistics stand still.
-
-    With `train_bn` (the default of `Learner`) `freeze` leaves those parameters trainable, and there is nothing to keep.
-    """
-
-    def on_train_begin(self) -> None:
-        self.layers = [m for m in self.learn.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
-                       and m.affine and not any(p.requires_grad for p in m.parameters())]
-
-    def on_batch_begin(self, train: bool) -> None:
-        # the loop turns the whole model to train mode for each epoch, also for one that a resumed run goes on with
-        if train and self.layers and self.layers[0].training:
-            for layer in self.layers:
-                layer.eval()
-
-    def on_train_end(self) -> None:
-        for layer in vars(self).pop("layers", ()):
-            layer.train(self.learn.model.training)

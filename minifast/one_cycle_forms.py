@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..stepper import Annealing, Phases, Stepper, annealing_cos, annealing_linear, annealing_no
-from ..utils import did_you_mean
-from .scheduler import Plan
+from .checks import did_you_mean
+from .schedules import Plan
+from .stepper import Annealing, Phases, Stepper, annealing_cos, annealing_linear, annealing_no
 
 __all__ = ["Form", "OTHER_FORMS", "fastai", "find_form", "keras", "pytorch", "smith", "three_phase"]
 

@@ -1,21 +1,24 @@
-"""A learner in words: its layers, their sizes, and who listens to which event."""
+"""A learner in words: its layers with their sizes, and the loop with its callbacks."""
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..callback import CallbackHandler
-from ..checkpoint import preserved
-from ..layers import flatten_model
-from ..metrics import metric_name
-from ..state import EVENTS
-from ..utils import first_tensor, listify
-from .hooks import hook_outputs, uncompiled
+from .callback import CallbackHandler
+from .callbacks.hooks import hook_outputs
+from .metrics import metric_name
+from .snapshot import preserved
+from .state import EVENTS, LOOP
+from .torch_private import uncompiled
+from .utils import listify
 
-__all__ = ["dummy_eval", "model_sizes"]
+__all__ = ["Text", "loop_with_callbacks", "model_summary"]
+
+WIDTH = LOOP.index("a callback may return")     # of the drawing, without what its callbacks may return
 
 
 class Text(str):
@@ -50,14 +53,26 @@ def model_summary(learn: Any) -> Text:
     return Text("\n".join([*_aligned(rows), "", totals, f"Input {_shape(x)}; loss {loss}; optimizer {opt}"]))
 
 
-def listeners_summary(handler: CallbackHandler) -> Text:
-    """For each event, in the order of the loop, who listens to it, in the order in which they are told."""
-    def names(listeners: Sequence[Any]) -> str:
-        return ", ".join(type(cb).__name__ + (f" ({cb._order})" if cb._order else "") for cb, _ in listeners)
+def loop_with_callbacks(handler: CallbackHandler) -> Text:
+    """The loop as `state.py` draws it, with the names of the handler's callbacks at their events, in order of calls."""
+    def names(line: str) -> str:
+        events = [event for event in EVENTS if f"on_{event}" in line]
+        found = [type(cb).__name__ for event in events for cb, *_ in handler.of_callbacks[event]]
+        return ", ".join(dict.fromkeys(found))
 
-    rows = [("on_" + event, names(handler.of_callbacks[event])) for event in EVENTS]
+    lines = [line[:WIDTH].rstrip() for line in LOOP.splitlines()]
+    rows = [(line, names(line)) for line in lines if line]
+    drawn = [row for line, who in rows for row in _wrapped(line, who)]
     metrics = ", ".join(handler.state.metrics_names)
-    return Text("\n".join(_aligned(rows) + ([f"metrics, told first in validations: {metrics}"] if metrics else [])))
+    return Text("\n".join([*drawn, *([f"metrics, called first in a validation: {metrics}"] if metrics else [])]))
+
+
+def _wrapped(line: str, names: str) -> list[str]:
+    """The line with the names beside it, in as many lines of at most 110 characters as they need."""
+    if not names:
+        return [line]
+    rows = textwrap.wrap(names, 110 - WIDTH, break_long_words=False)
+    return [f"{line:<{WIDTH}}{rows[0]}", *(" " * WIDTH + row for row in rows[1:])]
 
 
 def _shape(x: Any) -> str:
@@ -69,28 +84,3 @@ def _shape(x: Any) -> str:
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def dummy_eval(model: nn.Module, size: tuple[int, ...] = (64, 64)) -> Any:
-    """The model's output, in eval mode, for one random sample (1, channels, *size), with as many channels as its first
-    layer takes. Modes are as before afterwards. ValueError for a model without a layer that tells."""
-    weights = (getattr(m, "weight", None) for m in flatten_model(model))
-    weight: Any = next((w for w in weights if isinstance(w, Tensor) and w.ndim > 1), None)
-    if weight is None:
-        raise ValueError(f"no layer of this {type(model).__name__} tells how many channels it takes")
-    flags = [(m, m.training) for m in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            return model(torch.rand(1, weight.shape[1], *size, device=weight.device, dtype=weight.dtype))
-    finally:
-        for m, training in flags:
-            m.training = training
-
-
-def model_sizes(model: nn.Module, size: tuple[int, ...] = (64, 64)) -> list[torch.Size | None]:
-    """The output shape of each child of `model` for one random sample of that size; None where it is no tensor."""
-    with uncompiled(model), hook_outputs(model.children()) as hooks:
-        dummy_eval(model, size)
-        outputs = [first_tensor(output) for output in hooks.stored]
-    return [None if x is None else x.shape for x in outputs]

@@ -1,0 +1,153 @@
+"""Checks of what is given: each returns the value to use, or raises a TypeError or ValueError that names it.
+
+`name` is what the error calls the value.
+"""
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["anything", "as_path", "check_callable", "check_momenta", "did_you_mean", "figures", "file_name", "flag",
+           "loss_or_none", "loss_value", "number", "one_number", "positive_float", "positive_int", "whole_number"]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"` for the nearest of the known names, or an empty string: the end of an error message."""
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def positive_int(name: str, value: Any, or_zero: bool = False) -> int:
+    """`value` if it is a whole number of at least 1 (or 0 with `or_zero`), else TypeError or
+    ValueError."""
+    try:
+        x = int(value.__index__())
+    except (AttributeError, TypeError):     # tensors and arrays have an __index__ and may refuse it
+        x = None
+    if x is None or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, not {_shortened(value)} ({type(value).__name__})")
+    if x < 1 - or_zero:
+        raise ValueError(f"{name} must be at least {1 - or_zero}, not {_shortened(x)}")
+    if x > sys.maxsize:
+        raise ValueError(f"{name} must be at most {sys.maxsize}, not {_shortened(x)}")
+    return x
+
+
+def whole_number(name: str, value: Any) -> int:
+    """`value` if it is a whole number of at least 0, else TypeError or ValueError."""
+    return positive_int(name, value, or_zero=True)
+
+
+def number(name: str, value: Any) -> float:
+    """`value` as a float, else a TypeError."""
+    if not isinstance(value, (bool, str, bytes, Sequence)) and hasattr(value, "__float__"):
+        # several numbers in one tensor or array; a whole number that is larger than any float
+        with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
+            return float(value)
+    raise TypeError(f"{name} must be a number, not {_shortened(value)} ({type(value).__name__})")
+
+
+def _shortened(value: Any) -> str:
+    if isinstance(value, int) and abs(value) > 1e99:  # Python refuses to write out very large ones
+        return "one of more than 99 digits"
+    return repr(value)
+
+
+def positive_float(name: str, value: Any, or_zero: bool = False) -> float:
+    """`value` as a finite number above 0 (or 0 with `or_zero`), else TypeError or ValueError."""
+    x = number(name, value)
+    if not (0 < x < float("inf") or or_zero and x == 0):
+        raise ValueError(f"{name} must be a finite number {'of at least' if or_zero else 'above'} 0, not {value}")
+    return x
+
+
+def check_momenta(moms: Any, what: str) -> None:
+    """TypeError or ValueError unless `moms` are two momenta; `what` says which is which."""
+    given = moms if isinstance(moms, (list, tuple)) else [moms]
+    if [0 <= number("a momentum", m) < 1 for m in given] != [True, True]:
+        raise ValueError(f"moms must be two momenta from 0 to below 1, {what}, not {moms}")
+
+
+def as_path(name: str, value: Any) -> Path:
+    """`value` as a Path, else a TypeError."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a path, a string or a Path, not {value!r}")
+    return Path(value)
+
+
+def file_name(name: str, value: Any) -> str | Path:
+    """`value` if a file can be called so, else a ValueError."""
+    if not isinstance(value, (str, Path)) or not str(value):
+        raise ValueError(f"{name} needs a name, not {value!r}: give a string")
+    return value
+
+
+def check_callable(name: str, value: Any) -> None:
+    """TypeError unless `value` can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function, not {value!r}")
+
+
+def anything(name: str, value: Any) -> Any:
+    """`value`, of whatever type."""
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value` if it is True or False (numpy's, or a tensor or array of one of them, too), else a TypeError."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, Tensor) and value.dtype is torch.bool and value.numel() == 1:
+        return bool(value)
+    if isinstance(value, np.ndarray) and value.dtype == bool and value.size == 1:
+        return bool(value.item())
+    raise TypeError(f"{name} must be True or False, not {_shortened(value)} ({type(value).__name__})")
+
+
+def figures(name: str, value: Any) -> list[Any]:
+    """`value` if it is a list of numbers (tensors of one number too) and None, else a TypeError."""
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{name} must be a list, not {value!r}: return {{{name!r}: {name} + [value]}}")
+    for v in value:
+        if isinstance(v, Tensor):
+            if v.numel() != 1:
+                raise TypeError(f"{name} must hold numbers, not a tensor of shape {tuple(v.shape)}")
+        elif v is not None:
+            number(f"a value in {name}", v)
+    return list(value)
+
+
+def loss_value(name: str, value: Any) -> Tensor:
+    """`value` if it is a tensor of one number, else TypeError or ValueError."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor of one number, not {value!r}")
+    if value.numel() != 1:
+        raise ValueError(f"{name} must be one number, not a tensor of shape {tuple(value.shape)}")
+    return value
+
+
+def loss_or_none(name: str, value: Any) -> Tensor | None:
+    """`loss_value`, or None."""
+    return None if value is None else loss_value(name, value)
+
+
+def one_number(loss: Tensor) -> Tensor:
+    """`loss` if it is a tensor of one number, else TypeError or ValueError."""
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"the loss of a batch must be a tensor of one number, not {loss!r}: let the loss function "
+                        "return one")
+    if loss.numel() != 1:
+        raise ValueError(f"the loss of a batch must be one number, not a tensor of shape {tuple(loss.shape)}: "
+                         "return its mean (in torch's loss functions that is reduction='mean')")
+    return loss

@@ -1,0 +1,118 @@
+"""Losses for outputs of any shape, and what is known of a loss: its activation, its loss of each sample."""
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .checks import number
+from .utils import batch_length
+
+__all__ = ["CrossEntropyFlat", "LabelSmoothingCrossEntropy", "MSELossFlat", "BCEWithLogitsFlat", "loss_activation",
+           "unreduced"]
+
+
+class CrossEntropyFlat(nn.CrossEntropyLoss):
+    """Cross entropy of logits, classes along `axis` among any other dimensions, with whole-number targets of the rest.
+
+    Takes torch's own arguments too. ValueError if the targets do not fit, TypeError if they are not whole numbers.
+    """
+
+    def __init__(self, *args: Any, axis: int = -1, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.axis = axis
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        logits = output.movedim(self.axis, -1)
+        logits = logits.reshape(-1, logits.shape[-1])
+        if target.is_floating_point():
+            raise TypeError(f"{type(self).__name__} needs class numbers as targets, not {target.dtype}; "
+                            "to predict quantities use MSELossFlat")
+        if target.numel() != len(logits):
+            raise ValueError(f"{type(self).__name__}: outputs of shape {tuple(output.shape)} with classes along axis "
+                             f"{self.axis} need {len(logits)} targets, but these have shape {tuple(target.shape)}")
+        try:
+            return super().forward(logits, target.reshape(-1).long())
+        except IndexError as e:     # only the CPU says so; looking before each batch would make a GPU wait
+            raise ValueError(f"{type(self).__name__}: the model has {logits.shape[-1]} outputs, for the classes 0 to "
+                             f"{logits.shape[-1] - 1}, but the targets go from {target.min()} to {target.max()}") from e
+
+    def activation(self, output: Tensor) -> Tensor:
+        """Probabilities."""
+        return output.softmax(self.axis)
+
+
+class LabelSmoothingCrossEntropy(CrossEntropyFlat):
+    """Cross entropy with the share `eps` of each target spread over all classes (arXiv 1512.00567, section 7)."""
+
+    def __init__(self, eps: float = 0.1, reduction: str = "mean") -> None:
+        if not 0 <= number("eps", eps) <= 1:
+            raise ValueError(f"eps is a share of each target, from 0 to 1, not {eps}")
+        super().__init__(label_smoothing=eps, reduction=reduction)
+
+
+def _flat(loss: nn.Module, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    if output.numel() != target.numel():    # torch would stretch the smaller one to fit
+        raise ValueError(f"{type(loss).__name__}: outputs of shape {tuple(output.shape)} do not fit targets of shape "
+                         f"{tuple(target.shape)}")
+    return output.reshape(-1), (target if target.is_floating_point() else target.float()).reshape(-1)
+
+
+class MSELossFlat(nn.MSELoss):
+    """Mean squared error of outputs and as many targets, in any shape; ValueError if their numbers differ."""
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        return super().forward(*_flat(self, output, target))
+
+    def activation(self, output: Tensor) -> Tensor:
+        """The outputs themselves."""
+        return output
+
+
+class BCEWithLogitsFlat(nn.BCEWithLogitsLoss):
+    """Binary cross entropy of logits and as many targets, in any shape; ValueError if their numbers differ."""
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        return super().forward(*_flat(self, output, target))
+
+    def activation(self, output: Tensor) -> Tensor:
+        """Probabilities."""
+        return output.sigmoid()
+
+
+_TORCH_ACTIVATIONS: dict[Any, Callable[[Tensor], Tensor]] = {
+    **dict.fromkeys((nn.CrossEntropyLoss, F.cross_entropy), partial(torch.softmax, dim=1)),
+    **dict.fromkeys((nn.BCEWithLogitsLoss, F.binary_cross_entropy_with_logits), torch.sigmoid),
+    **dict.fromkeys((nn.NLLLoss, F.nll_loss, nn.PoissonNLLLoss, F.poisson_nll_loss), torch.exp),
+}
+
+
+def loss_activation(loss_func: Any) -> Callable[[Tensor], Tensor]:
+    """What turns outputs into predictions: the loss's own `activation`, that of a loss of torch, or nothing."""
+    while isinstance(loss_func, partial):
+        loss_func = loss_func.func
+    if (own := getattr(loss_func, "activation", None)) is not None:
+        return own  # type: ignore[no-any-return]
+    known = [loss_func] if inspect.isroutine(loss_func) else type(loss_func).__mro__
+    return next((_TORCH_ACTIVATIONS[k] for k in known if k in _TORCH_ACTIVATIONS), lambda output: output)
+
+
+def unreduced(loss_func: Any) -> Callable[..., Tensor]:
+    """`loss_func` with one loss for each sample, (n,): the mean over whatever a sample has of them; itself unchanged.
+
+    TypeError if the loss has no `reduction`, as attribute or argument.
+    """
+    if hasattr(loss_func, "reduction"):
+        each = copy.copy(loss_func)
+        each.reduction = "none"
+    elif "reduction" in inspect.signature(loss_func).parameters:
+        each = partial(loss_func, reduction="none")
+    else:
+        raise TypeError(f"{loss_func!r} cannot give one loss for each sample: it has no `reduction`")
+    return lambda output, *targets: each(output, *targets).reshape(batch_length(output), -1).mean(1)

@@ -1,0 +1,138 @@
+"""Every undocumented name of torch that minifast uses, once, each with a public way to go on without it.
+
+The public way is slower or does less for speed; it is never wrong. `tests/test_torch_private.py` takes each away.
+"""
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn, optim
+
+__all__ = ["BATCH_NORMS", "NORM_LAYERS", "add_to_all_", "can_step_fused", "compile_in_place", "fused_step",
+           "has_step_hooks", "is_compiled", "multiply_all_", "profiled", "schedulers_in", "uncompile", "uncompiled",
+           "unguarded"]
+
+# ---- classes of layers. Without the private base classes the public ones are listed.
+
+BATCH_NORMS: tuple[type[nn.Module], ...]
+_batch_norm = getattr(nn.modules.batchnorm, "_BatchNorm", None)
+_instance_norm = getattr(nn.modules.instancenorm, "_InstanceNorm", None)
+BATCH_NORMS = (_batch_norm,) if _batch_norm else (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_INSTANCE_NORMS: tuple[type[nn.Module], ...] = (
+    (_instance_norm,) if _instance_norm else (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d))
+NORM_LAYERS: tuple[type[nn.Module], ...] = (*BATCH_NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, *_INSTANCE_NORMS)
+
+# ---- the optimizer's step
+
+_add = getattr(torch, "_foreach_add_", None)
+_multiply = getattr(torch, "_foreach_mul_", None)
+_kernels = {False: getattr(torch, "_fused_adam_", None), True: getattr(torch, "_fused_adamw_", None)}
+_profile = getattr(optim.Optimizer, "profile_hook_step", None)
+_global_hooks = [getattr(import_module("torch.optim.optimizer"), name, None)
+                 for name in ("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks")]
+
+
+def add_to_all_(tensors: list[Tensor], number: float) -> None:
+    """Add a number to each tensor, in place: one call instead of one for each."""
+    if _add is not None:
+        _add(tensors, number)
+    else:
+        for t in tensors:
+            t.add_(number)
+
+
+def multiply_all_(tensors: list[Tensor], factor: Any) -> None:
+    """Multiply each tensor by a number (or a tensor of one number), in place."""
+    if _multiply is not None:
+        _multiply(tensors, factor)
+    else:
+        for t in tensors:
+            t.mul_(factor)
+
+
+def can_step_fused() -> bool:
+    """Whether all that a fused step needs is there; without it the optimizer is torch's own."""
+    return None not in (*_kernels.values(), _add, _profile, *_global_hooks) and all(
+        hasattr(optim.Optimizer, name) or name in vars(optim.Adam([torch.zeros(1)]))
+        for name in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"))
+
+
+def has_step_hooks(opt: Any) -> bool:
+    """Whether something is to be called around the optimizer's step."""
+    return bool(opt._optimizer_step_pre_hooks or opt._optimizer_step_post_hooks or any(_global_hooks))
+
+
+def profiled(step: Callable[..., Any]) -> Callable[..., Any]:
+    """An optimizer's step with torch's profiler and hooks around it."""
+    return step if _profile is None else _profile(step)
+
+
+def unguarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    """An optimizer's method without torch's guard around it, which imports the compiler at its first use (2 s)."""
+    return getattr(method, "__wrapped__", method)
+
+
+def fused_step(decoupled: bool) -> Callable[..., Any]:
+    """The kernel of Adam, or with `decoupled` of AdamW, for lists of tensors."""
+    kernel = _kernels[decoupled]
+    assert kernel is not None   # can_step_fused has said so
+    return kernel   # type: ignore[no-any-return]
+
+
+# ---- compiled modules. Without torch's own place for compiled code it is put in place of the module's `forward`.
+
+_IN_PLACE = hasattr(nn.Module, "_compiled_call_impl")
+_SLOT = "_compiled_call_impl" if _IN_PLACE else "forward"
+_compiled_here: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def compile_in_place(model: nn.Module, **options: Any) -> None:
+    """Run the model through `torch.compile` from now on; names, files and hooks of the model itself stay the same."""
+    if _IN_PLACE:
+        model.compile(**options)
+    else:
+        uncompile(model)
+        model.forward = torch.compile(model.forward, **options)
+        _compiled_here.add(model)
+
+
+def uncompile(model: nn.Module) -> None:
+    """Undo `compile_in_place`, for which torch has no public way: the model runs as it is written from now on."""
+    if _code(model) is not None:
+        del vars(model)[_SLOT]
+    _compiled_here.discard(model)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether the module runs compiled code, in place or as what `torch.compile(module)` returned."""
+    return _code(module) is not None or hasattr(module, "_orig_mod")
+
+
+@contextlib.contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Inside, the model runs as it is written, which compiled code would not: hooks on its layers are called."""
+    compiled = [(m, code) for m in model.modules() if (code := _code(m)) is not None]
+    try:
+        for m, _ in compiled:
+            del vars(m)[_SLOT]
+        yield
+    finally:
+        for m, code in compiled:
+            vars(m)[_SLOT] = code
+
+
+def _code(module: nn.Module) -> Any:
+    return vars(module).get(_SLOT) if _IN_PLACE or module in _compiled_here else None
+
+
+# ---- schedulers made of schedulers
+
+def schedulers_in(scheduler: Any) -> list[Any]:
+    """The schedulers that a composite one (SequentialLR, ChainedScheduler) holds, whatever attribute holds them."""
+    held = [v for v in vars(scheduler).values() if isinstance(v, (list, tuple))]
+    return [s for v in held for s in v if isinstance(s, optim.lr_scheduler.LRScheduler)]

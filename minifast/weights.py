@@ -1,0 +1,71 @@
+"""A model's file: what `learn.save` writes and `learn.load` takes."""
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .files import load_file, save_file
+from .loaders import resolved
+from .utils import is_plain
+
+__all__ = ["load_weights", "misfit", "save_weights"]
+
+
+def save_weights(learn: Any, path: Path, with_opt: bool = True) -> Path:
+    """Write the learner's weights, its classes, and with `with_opt` the optimizer state, to `path`; returns it."""
+    state: dict[str, Any] = {"model": learn.model.state_dict()}
+    if learn.data.classes is not None and is_plain(learn.data.classes):
+        state["classes"] = learn.data.classes
+    if with_opt and learn.has_opt:
+        state["opt"] = learn.opt.state_dict()
+    return save_file(state, path)
+
+
+def load_weights(learn: Any, path: Path, device: Any = None, strict: bool = True, with_opt: bool = True) -> None:
+    """Read what `save_weights` wrote, or a bare state dict, into the learner.
+
+    `device`: where the file's tensors go first (default: the data's device). `strict`: all weights must be there and no
+    others. `with_opt`: with the optimizer's state, if the file has it. If anything does not fit, an error says what
+    (RuntimeError for the weights) and nothing is loaded.
+    """
+    state = load_file(path, learn.data.device if device is None else resolved(device))
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds no weights: there is a {type(state).__name__} in it")
+    ours = {"model"} <= set(state) <= {"model", "opt", "classes"}
+    model, opt = (state["model"], state.get("opt")) if ours else (state, None)
+    before = copy.deepcopy(learn.model.state_dict())
+    try:
+        learn.model.load_state_dict(model, strict=strict)
+        if opt is not None and with_opt:
+            learn.opt.load_state_dict(opt)
+    except Exception as e:
+        learn.model.load_state_dict(before)  # torch has loaded what did fit
+        if isinstance(e, RuntimeError) and (why := misfit(learn.model, model)):
+            raise RuntimeError(f"{path} does not fit the model, so nothing is loaded from it: {why}") from None
+        e.add_note(f"nothing is loaded from {path}")
+        raise
+    classes = learn.data.classes
+    if ours and classes is not None and state.get("classes", classes) != classes:
+        warnings.warn(f"{path} was saved with the classes {state['classes']}, and this data has {classes}: the outputs "
+                      "still mean those of the file")
+
+
+def misfit(model: nn.Module, state: dict[str, Any]) -> str:
+    """What of a state dict does not fit `model`, in short, and what to do; an empty string if all fits."""
+    own = model.state_dict()
+    shapes = {name: [tuple(getattr(s[name], "shape", ())) for s in (state, own)] for name in own if name in state}
+    others = [f"{name}: {saved} in the file, {now} in the model" for name, (saved, now) in shapes.items()
+              if saved != now]
+    parts = [("of the model's weights are missing", [name for name in own if name not in state], ", "),
+             ("are not in the model", [str(name) for name in state if name not in own], ", "),
+             ("have other shapes", others, "; ")]
+    found = [f"{len(names)} {what} ({comma.join([*names[:3], *(['...'] if len(names) > 3 else [])])})"
+             for what, names, comma in parts if names]
+    if not found:
+        return ""
+    rest = f", or load the {len(shapes)} that fit with strict=False" if shapes and not others else ""
+    return f"{'; '.join(found)}. Make the learner with the model that was saved{rest}"

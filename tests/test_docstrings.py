@@ -1,0 +1,35 @@
+"""The examples in the docstrings, run."""
+import doctest
+import importlib
+import os
+import warnings
+
+import matplotlib.pyplot as plt
+import pytest
+from test_layout import MODULES
+
+import minifast.fakes
+import minifast.vision
+
+NAMES = {name: getattr(module, name) for module in (minifast.vision, minifast.fakes) for name in module.__all__}
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if n not in ("__main__", "bundled.build_mnist_sample")])
+def test_the_examples_run(name, tmp_path, monkeypatch):
+    module = importlib.import_module(f"minifast.{name}".removesuffix("."))
+    monkeypatch.chdir(tmp_path)
+    failed = []
+    for test in doctest.DocTestFinder(exclude_empty=True).find(module, extraglobs=NAMES):
+        if not test.examples:
+            continue
+        folder = tmp_path / test.name
+        folder.mkdir()
+        os.chdir(folder)    # each example in an empty folder of its own
+        lines: list[str] = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            result = doctest.DocTestRunner(optionflags=FLAGS).run(test, out=lines.append)
+        plt.close("all")
+        failed += ["".join(lines)] if result.failed else []
+    assert failed == []
