@@ -10,47 +10,59 @@ import time
 from pathlib import Path
 from typing import Any
 
+import report
 import torch
-from jobs import run
-from plan import PARTS
+from jobs import Files, run
+from plan import PARTS, Row
 
 import minifast
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+DOCS = HERE.parents[1] / "docs"
 FASHION = Path("/usr/share/datasets/fashion-mnist")     # of Debian's package dataset-fashion-mnist
 
 
-def main(argv: list[str] | None = None, kept: Path = RESULTS) -> int:
-    """Run what is not done yet of the parts, row by row, each written as soon as it is there."""
+def main(argv: list[str] | None = None, kept: Path = RESULTS, files: Files | None = None) -> int:
+    """Run what is not done yet of the parts, then write what all that is done says: `report.write`."""
     p = argparse.ArgumentParser("tests/science", description=__doc__)
     p.add_argument("--part", default="all", help=f"all (default), or some of {','.join(PARTS)}, in the order given")
     p.add_argument("--fashion", type=Path, default=FASHION, help="the folder with Fashion-MNIST's four files")
     p.add_argument("--mnist", type=Path, default=Path("data/mnist"), help="the folder with MNIST's four files")
-    p.add_argument("--minutes", type=float, default=math.inf, help="begin no row after so many minutes")
-    p.add_argument("--status", action="store_true", help="only say what is done and what is not")
+    p.add_argument("--seeds", type=int, default=sys.maxsize, help="only the first so many seeds of each part")
+    p.add_argument("--minutes", type=float, default=math.inf,
+                   help="begin no row after so many minutes; 0: only write the report again")
     args = p.parse_args(argv)
+    files = files or {"fashion": args.fashion, "mnist": args.mnist}
     chosen = list(PARTS) if args.part == "all" else args.part.split(",")
     if unknown := [part for part in chosen if part not in PARTS]:
         p.error(f"there is no part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
-    if args.status:
-        print("\n".join(status(kept)))
-        return 0
     torch.set_num_threads(1)
     until = time.monotonic() + 60 * args.minutes
     for part in chosen:
-        results = load(part, kept)
-        for row in PARTS[part].rows:
-            if row["id"] not in results:
-                if time.monotonic() > until:
-                    print("\n".join(["the time is over", *status(kept)]))
-                    return 0
-                files = {"fashion": args.fashion, "mnist": args.mnist}
-                results[row["id"]] = run(row, results, files, kept / "running")
-                save(part, results, kept)
-                print(f"{part}: {row['id']}: {results[row['id']]['seconds']:.1f} s", flush=True)
+        run_part(part, kept, files, args.seeds, until)
     print("\n".join(status(kept)))
+    report.write({part: load(part, kept) for part in PARTS}, status(kept), kept, DOCS if kept == RESULTS else kept)
     return 0
+
+
+def run_part(part: str, kept: Path, files: Files, n_seeds: int, until: float) -> None:
+    """Run the rows of a part that are not done yet, each written as soon as it is there. One process at a time."""
+    results = load(part, kept)
+    seeds = sorted({row["seed"] for row in PARTS[part].rows if counts(row)})[:n_seeds]
+    for row in PARTS[part].rows:
+        if row["id"] in results or counts(row) and row["seed"] not in seeds:
+            continue
+        if time.monotonic() >= until:
+            return
+        results[row["id"]] = run(row, results, files, kept / "running")
+        save(part, results, kept)
+        print(f"{part}: {row['id']}: {results[row['id']]['seconds']:.1f} s", flush=True)
+
+
+def counts(row: Row) -> bool:
+    """Whether a row has a seed of the comparison (the tuning rows have others, and one row has none)."""
+    return "seed" in row and row.get("experiment") != "tuning"
 
 
 def load(part: str, kept: Path = RESULTS) -> dict[str, Any]:
