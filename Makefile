@@ -61,7 +61,7 @@ bench: $(BENCH)/.ready  ## minifast beside its peers (twenty minutes); PART=over
 	$(BENCH)/bin/python tests/bench --part $(PART) --device $(DEVICE)
 
 science: $(READY)  ## the claims about 1cycle, run with seeds (hours; goes on where it was cut off); PART=1,3,... chooses
-	OMP_NUM_THREADS=1 $(BIN)/python tests/science --part $(PART) --fashion $(FASHION) --mnist $(MNIST)
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m science --part $(PART) --fashion $(FASHION) --mnist $(MNIST)
 
 clean:  ## remove the environment, the outputs and the caches
 	rm -rf $(VENV) $(BENCH) $(OUT) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -10,12 +10,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import report
 import torch
-from jobs import Files, run
-from plan import PARTS, Row
 
 import minifast
+
+from . import report
+from .jobs import Files, run
+from .plan import PARTS, Row
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -25,7 +26,7 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")     # of Debian's package da
 
 def main(argv: list[str] | None = None, kept: Path = RESULTS, files: Files | None = None) -> int:
     """Run what is not done yet of the parts, then write what all that is done says: `report.write`."""
-    p = argparse.ArgumentParser("tests/science", description=__doc__)
+    p = argparse.ArgumentParser("science", description=__doc__)
     p.add_argument("--part", default="all", help=f"all (default), or some of {','.join(PARTS)}, in the order given")
     p.add_argument("--fashion", type=Path, default=FASHION, help="the folder with Fashion-MNIST's four files")
     p.add_argument("--mnist", type=Path, default=Path("data/mnist"), help="the folder with MNIST's four files")

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jobs import shoots_up
-from plan import BUDGETS, MOMENTA, PAGE_ARMS, PARTS, SMITH_ROWS
+from .jobs import shoots_up
+from .plan import BUDGETS, MOMENTA, PAGE_ARMS, PARTS, SMITH_ROWS
 
 __all__ = ["ANALYSES", "interval", "paired", "summary"]
 

@@ -249,7 +249,7 @@ def settled(row: Row, results: Mapping[str, Result]) -> tuple[Row, float]:
     its forms) and the rate with the best mean accuracy at the end."""
     if row["lr"] != "tuned":
         return row, row["lr"]
-    from plan import PARTS
+    from .plan import PARTS
 
     wanted = row["schedule"]["label"]
     found: dict[tuple[str, float], list[float]] = {}

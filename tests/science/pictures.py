@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from analysis import PUBLISHED, Numbers, Results, done
 from matplotlib.figure import Figure
-from plan import ARTICLE_ARMS, MOMENTA, PAGE_ARMS, WDS
 
 from minifast.callbacks.one_cycle import ONE_CYCLE_FORMS
+
+from .analysis import PUBLISHED, Numbers, Results, done
+from .plan import ARTICLE_ARMS, MOMENTA, PAGE_ARMS, WDS
 
 __all__ = ["PICTURES"]
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis import Numbers, Results, summary
-from pictures import PICTURES
-from plan import ARTICLE_ARMS, PARTS
+from .analysis import Numbers, Results, summary
+from .pictures import PICTURES
+from .plan import ARTICLE_ARMS, PARTS
 
 __all__ = ["page", "write"]
 
@@ -94,7 +94,7 @@ def fastai_page(found: Numbers) -> list[Line]:
          f"{against(best, 'and the best constant rate of the page, 1e-2')}. The page shows one seed, in which the "
          "difference to 5e-2 was two pictures; what remains of 'far better' is "
          f"{same[errors]['both classes']['mean'] / 20.38:.1f} points of accuracy against the same rate, "
-         f"{best[errors]['both classes']['mean'] / 20.38:.1f} against the best constant one, and no network that fails."),
+         f"{best[errors]['both classes']['mean'] / 20.38:.1f} against the best constant one, and that none fails."),
         ("constant rates lose also in the validation loss", verdict(best["loss difference"]["both classes"]),
          "The best of them, 1e-2, is worse by "
          f"{said(best['loss difference']['both classes'], '{:+.4f}')}."),
