@@ -16,6 +16,7 @@ from . import (
     callbacks,
     data,
     datasets,
+    device_loader,
     inference,
     interpret,
     layers,
@@ -33,6 +34,7 @@ from .callback import *
 from .callbacks import *
 from .data import *
 from .datasets import *
+from .device_loader import *
 from .inference import *
 from .interpret import *
 from .layers import *
@@ -60,6 +62,6 @@ class _OnFirstUse:
 plt, pd, models = _OnFirstUse("matplotlib.pyplot"), _OnFirstUse("pandas"), _OnFirstUse("torchvision.models")
 
 __all__ = ["np", "torch", "F", "nn", "optim", "Tensor", "tensor", "partial", "Path", "Any", "plt", "pd", "models"]
-for _module in (callback, callbacks, data, datasets, inference, interpret, layers, learner, loaders, losses, metrics,
-                optimizer, order, recorder, state, stepper):
+for _module in (callback, callbacks, data, datasets, device_loader, inference, interpret, layers, learner, loaders,
+                losses, metrics, optimizer, order, recorder, state, stepper):
     __all__ += _module.__all__

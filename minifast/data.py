@@ -12,19 +12,8 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from .checks import as_path, did_you_mean
-from .loaders import (
-    Batch,
-    Collate,
-    DeviceDataLoader,
-    ItemLoader,
-    Loader,
-    TensorLoader,
-    default_device,
-    filled,
-    generators_kept,
-    resolved,
-    settled,
-)
+from .device_loader import DeviceDataLoader, default_device, resolved
+from .loaders import Batch, Collate, ItemLoader, Loader, TensorLoader, filled, generators_kept, settled
 from .utils import to_detach
 
 __all__ = ["DatasetType", "DataBunch"]

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from .device_loader import resolved
 from .files import load_file, save_file
-from .loaders import resolved
 from .utils import is_plain
 
 __all__ = ["load_weights", "misfit", "save_weights"]

@@ -6,7 +6,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from minifast.data import DataBunch, DatasetType
-from minifast.loaders import DeviceDataLoader, ItemLoader, TensorLoader
+from minifast.device_loader import DeviceDataLoader
+from minifast.loaders import ItemLoader, TensorLoader
 
 X, Y = torch.arange(23).float()[:, None], torch.arange(23)
 

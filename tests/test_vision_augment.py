@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
-from minifast.loaders import DeviceDataLoader, ItemLoader, Seeded, TensorLoader
+from minifast.device_loader import DeviceDataLoader
+from minifast.loaders import ItemLoader, Seeded, TensorLoader
 from minifast.vision.augment import Augment
 from minifast.vision.geometry import (
     dihedral,

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from ..callback import LearnerCallback
-from ..loaders import Batch, DeviceDataLoader, ItemLoader, Loader, TensorLoader
+from ..device_loader import DeviceDataLoader
+from ..loaders import Batch, ItemLoader, Loader, TensorLoader
 from ..order import Order
 from ..state import Changes
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..checks import as_path
 from ..data import DataBunch, DatasetType
-from ..loaders import DeviceDataLoader, ItemLoader
+from ..device_loader import DeviceDataLoader
+from ..loaders import ItemLoader
 from ..plots import show
 from ..utils import listify
 from .dataset import ImageDataset, Normalizer, Transform, channel_stats, collate, transformed

@@ -8,7 +8,7 @@ from typing import Any, TypedDict, TypeVar
 import torch
 from torch import Tensor
 
-from .. import loaders
+from .. import device_loader, loaders
 from ..checks import did_you_mean
 from ..loaders import ItemLoader, Loader, TensorLoader
 from .dataset import ImageDataset, Transform, collate, float_batch, transform_lists
@@ -44,7 +44,7 @@ def make(cls: type[Bunch], path: Path | str, train: Labelled, valid: Labelled, t
         raise TypeError(f"ImageDataBunch does not know the argument {name!r}."
                         + did_you_mean(name, [*Options.__annotations__, "seed", "valid_pct", "label_delim"]))
     size, seed, (train_tfms, valid_tfms) = as_size(size), loaders.settled(seed), transform_lists(ds_tfms)
-    device = loaders.default_device() if device is None else loaders.resolved(device)
+    device = device_loader.default_device() if device is None else device_loader.resolved(device)
     labels = labels_of([*train[1], *valid[1]], classes, label_cls)
     items = [list(train[0]), list(valid[0]), list(test)]
     y = [labels.targets(train[1]), labels.targets(valid[1]), labels.blank(len(test))]

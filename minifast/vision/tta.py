@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..loaders import DeviceDataLoader
+from ..device_loader import DeviceDataLoader
 from .augment import CROP, TTA_SCALE, TURN, Augment, RandTransform
 from .geometry import flip_lr, zoom
 from .transform import crop_pad
