@@ -25,22 +25,22 @@ def _figure(width: float, height: float, columns: int, rows: int = 1, **options:
     return figure, axes
 
 
-def forest(ax: Any, rows: Mapping[str, Numbers], at: float = 0.0, form: str = "{:+.3f}", lower_is_better: bool = True,
+def forest(ax: Any, rows: Mapping[str, Numbers], at: float | None = 0.0, form: str = "{:+.3f}",
            notes: Mapping[str, str] | None = None) -> None:
     """A line for each row: its mean, its 95 % interval, and both in words with n. Green where the whole interval is on
-    the better side of `at`, red where it is on the worse one."""
+    the better side of `at`, red where it is on the worse one; None: there is nothing to be better than."""
     for i, (name, found) in enumerate(rows.items()):
         mean, low, high = found["mean"], found["low"], found["high"]
         if low is None:
             low = high = mean
-        below, above = (high < at, low > at) if lower_is_better else (low > at, high < at)
-        colour = BETTER if below else WORSE if above else PLAIN
+        colour = PLAIN if at is None or low <= at <= high else BETTER if high < at else WORSE
         ax.plot([low, high], [i, i], color=colour, lw=2.5, solid_capstyle="butt")
         ax.plot(mean, i, "o", color=colour, ms=6)
         words = f"{form.format(mean)} ({form.format(low)} to {form.format(high)}), n={found['n']}"
         ax.annotate(words + (notes or {}).get(name, ""), (1.02, i), xycoords=("axes fraction", "data"), va="center",
                     fontsize=8)
-    ax.axvline(at, color="black", lw=0.8, zorder=0)
+    if at is not None:
+        ax.axvline(at, color="black", lw=0.8, zorder=0)
     ax.set_yticks(range(len(rows)), list(rows))
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
@@ -172,8 +172,8 @@ def article(results: Results, found: Numbers) -> Figure:
         gaps.axvline(n_epochs * (1 - part), color=colour, ls=":", lw=1.2)
     losses.set_ylabel("loss")
     losses.set_xlabel("epoch")
-    losses.set_ylim(0, min(1.2, losses.get_ylim()[1]))
-    losses.legend(fontsize=7, ncol=3)
+    losses.set_ylim(0, min(2.5, losses.get_ylim()[1]) * 1.2)    # room for the legend
+    losses.legend(fontsize=7, ncol=3, loc="upper center")
     losses.set_title(f"Losses: mean of {found['seeds']} seeds, lowest to highest", fontsize=9)
     gaps.set_ylabel("test loss - training loss")
     gaps.set_xlabel("epoch")
@@ -223,7 +223,8 @@ def keras(results: Results, found: Numbers) -> Figure:
         by_name["versus"].set_title("Test loss of the constant rate minus 1cycle's, each at its own rate", fontsize=9)
     if "rules" in found:
         rules = dict(sorted(found["rules"].items(), key=lambda item: item[1]["regret"]["mean"]))
-        forest(by_name["rules"], {rule: of["regret"] for rule, of in rules.items()})
+        forest(by_name["rules"], {rule: of["regret"] for rule, of in rules.items()}, None, "{:.3f}")
+        by_name["rules"].set_xlim(left=0)
         by_name["rules"].set_title("Regret of the rate that each rule reads off a range test", fontsize=9)
     return figure
 
