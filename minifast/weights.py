@@ -16,10 +16,11 @@ __all__ = ["load_weights", "misfit", "save_weights"]
 
 
 def save_weights(learn: Any, path: Path, with_opt: bool = True) -> Path:
-    """Write the learner's weights, its classes, and with `with_opt` the optimizer state, to `path`; returns it."""
+    """Write the learner's weights, what they rely on in the data (`DataBunch.prepares`), and with `with_opt` the
+    optimizer state, to `path`; returns it."""
     state: dict[str, Any] = {"model": learn.model.state_dict()}
-    if learn.data.classes is not None and is_plain(learn.data.classes):
-        state["classes"] = learn.data.classes
+    if is_plain(prepares := learn.data.prepares):
+        state["prepares"] = prepares
     if with_opt and learn.has_opt:
         state["opt"] = learn.opt.state_dict()
     return save_file(state, path)
@@ -30,12 +31,13 @@ def load_weights(learn: Any, path: Path, device: Any = None, strict: bool = True
 
     `device`: where the file's tensors go first (default: the data's device). `strict`: all weights must be there and no
     others. `with_opt`: with the optimizer's state, if the file has it. If anything does not fit, an error says what
-    (RuntimeError for the weights) and nothing is loaded.
+    (RuntimeError for the weights) and nothing is loaded. A warning says so if the learner's data is prepared in another
+    way than the file's was.
     """
     state = load_file(path, learn.data.device if device is None else resolved(device))
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds no weights: there is a {type(state).__name__} in it")
-    ours = {"model"} <= set(state) <= {"model", "opt", "classes"}
+    ours = {"model"} <= set(state) <= {"model", "opt", "prepares", "classes"}
     model, opt = (state["model"], state.get("opt")) if ours else (state, None)
     before = copy.deepcopy(learn.model.state_dict())
     try:
@@ -48,10 +50,24 @@ def load_weights(learn: Any, path: Path, device: Any = None, strict: bool = True
             raise RuntimeError(f"{path} does not fit the model, so nothing is loaded from it: {why}") from None
         e.add_note(f"nothing is loaded from {path}")
         raise
-    classes = learn.data.classes
-    if ours and classes is not None and state.get("classes", classes) != classes:
-        warnings.warn(f"{path} was saved with the classes {state['classes']}, and this data has {classes}: the outputs "
-                      "still mean those of the file")
+    if ours:    # older files name the classes alone
+        then = state.get("prepares", {"classes": state["classes"]} if "classes" in state else {})
+        for difference in _differences(then, learn.data.prepares):
+            warnings.warn(f"{path} was saved with {difference}")
+
+
+def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    found = []
+    classes = now["classes"]
+    if classes is not None and then.get("classes", classes) != classes:
+        found.append(f"the classes {then['classes']}, and this data has {classes}: the outputs still mean those of the "
+                     "file")
+    others = {key: value for key, value in then.items() if key != "classes" and value != now.get(key)}
+    if others:
+        told, here = (", ".join(f"{key} {values.get(key)}" for key in others) for values in (then, now))
+        found.append(f"pictures prepared in another way ({told}) than this data's ({here}), so its predictions are "
+                     "others. data.normalize((mean, std)) and size= prepare them alike")
+    return found
 
 
 def misfit(model: nn.Module, state: dict[str, Any]) -> str:

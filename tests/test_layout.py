@@ -20,9 +20,11 @@ RANKS = {
     # within the callbacks: what a family is made of, then the families
     "callbacks.scheduler": 10, "callbacks.hooks": 10, "callbacks.probe": 10, "callbacks.*": 10.2, "callbacks": 10.3,
     "summary": 10.5, "check": 10.5, "inference": 10.5, "interpret": 10.5, "learner": 11, "basics": 11.5, "": 11.6,
-    "vision.image": 12, "vision.folders": 12, "vision.labels": 12, "vision.warp": 12, "vision.plan": 12.1,
-    "vision.augment": 12.2, "vision.geometry": 12.3, "vision.transform": 12.4, "vision.tta": 12.5,
-    "vision.dataset": 12.5, "vision.loading": 12.6, "vision.data": 12.7, "vision.*": 12.8, "vision": 12.9,
+    "vision.image": 12, "vision.folders": 12, "vision.labels": 12, "vision.tables": 12, "vision.warp": 12,
+    "vision.plan": 12.1, "vision.masks": 12.1, "vision.augment": 12.2, "vision.geometry": 12.3,
+    "vision.transform": 12.4, "vision.tta": 12.5,
+    "vision.dataset": 12.5, "vision.loading": 12.6, "vision.data": 12.7, "vision.labelled": 12.71,
+    "vision.image_list": 12.72, "vision.*": 12.8, "vision": 12.9,
     "__main__": 13, "fakes": 13,
     "bundled.build_mnist_sample": 13,
 }

@@ -7,7 +7,8 @@ from pictures import fill
 from minifast.learner import Learner
 from minifast.losses import BCEWithLogitsFlat, CrossEntropyFlat, MSELossFlat
 from minifast.vision.data import ImageDataBunch
-from minifast.vision.labels import CategoryList, FloatList, MultiCategoryList, labels_of, read_table
+from minifast.vision.labels import CategoryList, FloatList, MultiCategoryList, labels_of
+from minifast.vision.tables import read_table
 
 N = 20
 

@@ -7,6 +7,8 @@ from torchvision.transforms import functional as TF
 from torchvision.transforms import v2
 
 from minifast.data import DatasetType
+from minifast.layers import simple_cnn
+from minifast.learner import Learner
 from minifast.vision.data import ImageDataBunch
 
 
@@ -101,3 +103,22 @@ def test_what_a_model_relies_on_is_told_in_plain_values(folder):
     assert data.prepares == {"classes": ["cat", "dog"], "size": [8, 6], "mean": None, "std": None}
     prepares = data.normalize(([.5, .25, 0], [1, 2, 4])).prepares
     assert (prepares["mean"], prepares["std"]) == ([.5, .25, 0], [1, 2, 4])
+
+
+def test_a_file_of_weights_knows_how_its_pictures_were_prepared(folder, tmp_path):
+    def learner(stats=None, **kwargs):
+        data = ImageDataBunch.from_folder(folder, bs=4, seed=0, device="cpu", **kwargs)
+        return Learner(data.normalize(stats) if stats else data, simple_cnn((3, 4, 2)), path=tmp_path, silent=True)
+
+    stats = [.5, .25, .125], [.25, .5, .125]
+    learner(stats, size=6).save("w")
+    learner(stats, size=6).load("w")    # and no warning
+    for other, said in ((learner(size=6), r"w.pth was saved with pictures .*\(mean \[0.5, 0.25, 0.125\], std .*\) than "
+                                          r"this data's \(mean None, std None\).*data.normalize"),
+                        (learner(stats, size=4), r"\(size \[6, 6\]\) than this data's \(size \[4, 4\]\)"),
+                        (learner(([.5] * 3, stats[1]), size=6), r"\(mean .*\) than this data's \(mean")):
+        with pytest.warns(UserWarning, match=said):
+            other.load("w")
+    learner(size=6).save("plain")
+    with pytest.warns(UserWarning, match=r"\(mean None, std None\) than this data's \(mean \[0.5"):
+        learner(stats, size=6).load("plain")

@@ -15,11 +15,14 @@ from .dataset import ImageDataset
 from .folders import get_image_files
 from .geometry import *
 from .image import *
-from .labels import CategoryList, FloatList, MultiCategoryList
+from .image_list import ImageList, SegmentationItemList
+from .labels import CategoryList, EmptyLabelList, FloatList, MultiCategoryList
+from .masks import SegmentationLabelList
 from .plan import ResizeMethod
 from .transform import *
 from .tta import *
 
 __all__ = [*basics.__all__, *_augment.__all__, *_data.__all__, *_geometry.__all__, *_image.__all__,
            *_transform.__all__, *_tta.__all__, "ImageDataset", "get_image_files", "CategoryList", "MultiCategoryList",
-           "FloatList", "ResizeMethod"]
+           "FloatList", "EmptyLabelList", "SegmentationLabelList", "ResizeMethod",
+           "ImageList", "SegmentationItemList"]

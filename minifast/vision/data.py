@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Unpack
@@ -19,8 +18,9 @@ from ..utils import listify
 from .dataset import ImageDataset, Normalizer, Transform, channel_stats, collate, transformed
 from .folders import find_pictures, folder_classes
 from .image import Size, as_floats, pixels
-from .labels import CategoryList, Labels, plain_labels, read_table, table_columns
+from .labels import CategoryList, Labels, first_group, plain_labels
 from .loading import Options, make, split_at_random
+from .tables import file_names, label_columns, read_table
 
 __all__ = ["ImageDataBunch", "mnist_stats", "cifar_stats", "imagenet_stats"]
 
@@ -135,12 +135,7 @@ class ImageDataBunch(DataBunch):
         """From file names, each one's label the first group of the regular expression `pat` found in its path (with
         forward slashes); all else: `from_lists`. ValueError that names a file in which it is not found."""
         def label(name: Path) -> str:
-            match = re.search(pat, name.as_posix())
-            if match is None:
-                raise ValueError(f"{pat!r} is not found in {name}")
-            if not match.re.groups:
-                raise ValueError(f"{pat!r} has no group: put what is the label in parentheses")
-            return match[1]
+            return first_group(pat, name.as_posix())
         return cls.from_name_func(path, fnames, label, valid_pct, seed, label_delim, **kwargs)
 
     @classmethod
@@ -156,9 +151,8 @@ class ImageDataBunch(DataBunch):
         suffix: what the names lack, ".jpg" for example.
         valid_pct, seed, label_delim, kwargs: see `from_lists`.
         """
-        names, labels = table_columns(df, fn_col, label_col)
-        fnames = [Path(folder or "") / f"{name}{suffix}" for name in names]
-        return cls.from_lists(path, fnames, labels, valid_pct, seed, label_delim, **kwargs)
+        fnames = [Path(folder or "") / f"{name}{suffix}" for name in file_names(df, fn_col)]
+        return cls.from_lists(path, fnames, label_columns(df, label_col), valid_pct, seed, label_delim, **kwargs)
 
     @classmethod
     def from_csv(cls, path: Path | str, folder: Path | str | None = None, csv_labels: Path | str = "labels.csv",

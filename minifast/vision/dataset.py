@@ -25,7 +25,7 @@ class ImageDataset(Dataset[Any]):
     """Pictures and their targets; an item is (picture (3, H, W), target).
 
     items: paths, PIL images or tensors.
-    y: the targets, a row for each item.
+    y: the targets, a row for each item: a tensor, or `Masks`.
     classes: the names of the classes, or None.
     images: all pictures decoded, uint8 (n, 1 or 3, H, W), or None, and then each is decoded when it is needed.
     size: height and width that pictures are brought to when they are decoded; None leaves each in its own.
@@ -37,7 +37,7 @@ class ImageDataset(Dataset[Any]):
     (1, tensor(1))
     """
 
-    def __init__(self, items: Sequence[Any], y: Tensor, classes: Sequence[Any] | None = None,
+    def __init__(self, items: Sequence[Any], y: Any, classes: Sequence[Any] | None = None,
                  images: Tensor | None = None, size: Size | None = None, tfms: Sequence[Transform] = ()) -> None:
         self.items, self.y, self.classes = items, y, classes
         self.images, self.size, self.tfms = images, size, tfms
@@ -144,8 +144,9 @@ def _looks(x: Any) -> str:
 # ---- batches
 
 def float_batch(batch: Batch) -> Batch:
-    """The batch transform of all pictures: bytes to floats in [0, 1], grey to three channels."""
-    return as_floats(batch[0]), batch[1]
+    """The batch transform of all pictures: bytes to floats in [0, 1], grey to three channels, masks to int64."""
+    x, y = batch
+    return as_floats(x), y.long() if isinstance(y, Tensor) and y.dtype == torch.uint8 else y
 
 
 class Normalizer:

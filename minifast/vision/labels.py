@@ -1,8 +1,7 @@
-"""Labels and the targets that they become: one class, several classes, or quantities; and tables to read them from."""
+"""Labels and the targets that they become: one class, several classes, or quantities."""
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,14 +12,9 @@ from torch import Tensor
 
 from ..checks import did_you_mean
 from ..losses import BCEWithLogitsFlat, CrossEntropyFlat, MSELossFlat
-from ..utils import listify
 
-__all__ = ["Labels", "CategoryList", "MultiCategoryList", "FloatList", "labels_of", "plain_labels", "read_table",
-           "table_columns"]
-
-NO_VALUE = {"", "NA", "N/A", "n/a", "#N/A", "nan", "NaN", "null", "NULL", "None"}   # what programs write for it
-WHOLE = re.compile(r"0|-?[1-9]\d*")                                                # 007 is a name
-NUMBER = re.compile(rf"{WHOLE.pattern}|-?(0|[1-9]\d*)(\.\d+([eE][+-]?\d+)?|[eE][+-]?\d+)")
+__all__ = ["Labels", "CategoryList", "MultiCategoryList", "FloatList", "EmptyLabelList", "first_group", "labels_of",
+           "plain_labels"]
 
 
 class Labels:
@@ -31,12 +25,12 @@ class Labels:
     """
 
     classes: list[Any] | None = None
-    loss_func: Callable[..., Tensor]
+    loss_func: Callable[..., Tensor] | None = None
 
     def __init__(self, labels: Sequence[Any], classes: Sequence[Any] | None = None) -> None:
         raise NotImplementedError
 
-    def targets(self, labels: Sequence[Any]) -> Tensor:
+    def targets(self, labels: Sequence[Any]) -> Any:
         """The targets of these labels, a row for each."""
         raise NotImplementedError
 
@@ -64,7 +58,7 @@ class CategoryList(Labels):
     def __init__(self, labels: Sequence[Any], classes: Sequence[Any] | None = None) -> None:
         self.classes: list[Any] = _classes(labels, classes)
         self.loss_func = CrossEntropyFlat()
-        if len(self.classes) < 2:
+        if classes is None and len(self.classes) < 2:
             raise ValueError(f"all training pictures are of one class, {self.classes[0]!r}: there is nothing to tell "
                              "apart (a picture's class is the name of its folder, unless labels are given)")
 
@@ -151,6 +145,26 @@ class FloatList(Labels):
         return ", ".join(f"{x:.4g}" for x in values)
 
 
+class EmptyLabelList(Labels):
+    """No labels: the target is 0, (n,) float, and there is no loss. The arguments are not looked at.
+
+    >>> EmptyLabelList([None]).targets([None])
+    tensor([0.])
+    """
+
+    def __init__(self, labels: Sequence[Any], classes: Sequence[Any] | None = None) -> None:
+        pass
+
+    def targets(self, labels: Sequence[Any]) -> Tensor:
+        return self.blank(len(labels))
+
+    def blank(self, n: int) -> Tensor:
+        return torch.zeros(n)
+
+    def text(self, target: Tensor) -> str:
+        return ""
+
+
 def _classes(labels: Sequence[Any], classes: Sequence[Any] | None) -> list[Any]:
     """The classes, checked: each label is one of them, and none occurs twice."""
     occur = set(labels)
@@ -197,6 +211,16 @@ def labels_of(labels: Sequence[Any], classes: Sequence[Any] | None = None, label
     return label_cls(labels, classes, **options)
 
 
+def first_group(pat: str, text: str) -> str:
+    """The first group of a regular expression found in a text. ValueError if it is not found, or has no group."""
+    match = re.search(pat, text)
+    if match is None:
+        raise ValueError(f"{pat!r} is not found in {text}")
+    if not match.re.groups:
+        raise ValueError(f"{pat!r} has no group: put what is the label in parentheses")
+    return match[1]
+
+
 def plain(x: Any) -> Any:
     """A label as a plain Python value: numpy's and torch's numbers and strings too; several as a list."""
     if isinstance(x, (np.generic, np.ndarray, Tensor)):
@@ -228,59 +252,3 @@ def _is_missing(label: Any) -> bool:
         return not label.strip()
     # pandas has its own words for it, which compare to nothing
     return label is None or type(label).__name__ in ("NAType", "NaTType") or bool(label != label)
-
-
-def read_table(file: os.PathLike[str] | str, names: Any, header: Any = "infer", delimiter: str | None = None) -> Any:
-    """A data frame of a text file. Columns of numbers or of True and False become such; in all others, and in the
-    columns `names`, each value stays the text that it is: "NA" and "001" are names."""
-    import pandas as pd
-    try:
-        df = pd.read_csv(file, dtype=str, keep_default_na=False, header=header, sep=delimiter or ",")
-    except (ValueError, pd.errors.ParserError) as e:
-        raise ValueError(f"{file} cannot be read as a table: {e}") from e
-    as_text = [df.columns.get_loc(column(df, c).name) for c in (names if isinstance(names, list) else [names])]
-    for i in range(df.shape[1]):
-        if i not in as_text:
-            df.isetitem(i, pd.array(_typed(df.iloc[:, i].tolist()), dtype=object))
-    return df
-
-
-def _typed(values: list[str]) -> list[Any]:
-    """Text as whole numbers, floats or truth values where all are such, None for what is missing among these."""
-    present = [v for v in values if v.strip() not in NO_VALUE]
-    if not present:
-        return values
-    change: Callable[[str], Any]
-    if all(WHOLE.fullmatch(v) for v in present):
-        change = int
-    elif all(NUMBER.fullmatch(v) for v in present):
-        change = float
-    elif all(v.lower() in ("true", "false") for v in present):
-        change = lambda v: v.lower() == "true"
-    else:
-        return values
-    return [None if v.strip() in NO_VALUE else change(v) for v in values]
-
-
-def column(df: Any, which: Any) -> Any:
-    """A column of a data frame by its name or its number; ValueError that names the columns that there are."""
-    if not hasattr(df, "iloc") or not hasattr(df, "columns"):
-        raise TypeError(f"a table must be a pandas DataFrame, not {type(df).__name__}")
-    names = list(df.columns)
-    if isinstance(which, int):
-        if -len(names) <= which < len(names):
-            return df.iloc[:, which]
-    elif which in names:
-        return df[which]
-    raise ValueError(f"there is no column {which!r} in the table; it has {names}."
-                     + did_you_mean(str(which), map(str, names)))
-
-
-def table_columns(df: Any, fn_col: int | str, label_col: int | str | list[int | str]) -> tuple[list[Any], list[Any]]:
-    """The file names and the labels of a table. ValueError that names a row without a file name."""
-    names = column(df, fn_col).tolist()
-    for row, name in enumerate(names):
-        if not isinstance(name, (str, int, os.PathLike)) or not str(name).strip():
-            raise ValueError(f"row {row} of the table has no file name in column {fn_col!r}, but {name!r}")
-    columns = [column(df, which).tolist() for which in listify(label_col)]
-    return names, columns[0] if len(columns) == 1 else [list(row) for row in zip(*columns, strict=True)]

@@ -14,8 +14,9 @@ from ..loaders import ItemLoader, Loader, TensorLoader
 from .dataset import ImageDataset, Transform, collate, float_batch, transform_lists
 from .image import DifferentSizes, Size, as_size, decode, picture_shape
 from .labels import Labels, labels_of
+from .masks import Masks
 
-__all__ = ["Options", "Labelled", "make", "split_at_random"]
+__all__ = ["Options", "Labelled", "make", "split_at_random", "split_rows"]
 
 Labelled = tuple[Sequence[Path], Sequence[Any]]
 Bunch = TypeVar("Bunch")
@@ -38,25 +39,29 @@ class Options(TypedDict, total=False):
 def make(cls: type[Bunch], path: Path | str, train: Labelled, valid: Labelled, test: Sequence[Path] = (), *,
          bs: int = 64, val_bs: int | None = None, size: Any = None, ds_tfms: Any = None, num_workers: int = 0,
          device: torch.device | str | None = None, seed: int | None = None, max_memory: int = 2**30,
-         classes: Sequence[Any] | None = None, label_cls: type[Labels] | None = None, **unknown: Any) -> Bunch:
+         classes: Sequence[Any] | None = None, label_cls: type[Labels] | None = None, labels: Labels | None = None,
+         **unknown: Any) -> Bunch:
     """An `ImageDataBunch` (`cls`) of these pictures with plain labels; its arguments are explained there."""
     for name in unknown:
         raise TypeError(f"ImageDataBunch does not know the argument {name!r}."
                         + did_you_mean(name, [*Options.__annotations__, "seed", "valid_pct", "label_delim"]))
     size, seed, (train_tfms, valid_tfms) = as_size(size), loaders.settled(seed), transform_lists(ds_tfms)
     device = device_loader.default_device() if device is None else device_loader.resolved(device)
-    labels = labels_of([*train[1], *valid[1]], classes, label_cls)
+    labels = labels_of([*train[1], *valid[1]], classes, label_cls) if labels is None else labels
     items = [list(train[0]), list(valid[0]), list(test)]
     y = [labels.targets(train[1]), labels.targets(valid[1]), labels.blank(len(test))]
     images = _in_memory(sum(items, []), size, max_memory, may_differ=bool(train_tfms or valid_tfms))
     if images is not None:
         size = (images.shape[2], images.shape[3])
+    for part in y:
+        if isinstance(part, Masks):
+            part.size = size
     on_cpu, on_device = (_parts(images, items, where) for where in ("cpu", device))
 
     def dl(k: int, tfms: Sequence[Transform], bs: int, train: bool = False) -> Loader:
         ds = ImageDataset(items[k], y[k], labels.classes, on_cpu[k], size, tfms)
         x = on_device[k]
-        if x is None or tfms:
+        if x is None or tfms or not isinstance(ds.y, Tensor):
             return ItemLoader(ds, bs, train, train, seed, num_workers, collate)
         return TensorLoader(x, ds.y.to(device), bs, train, train, seed, ds)
 
@@ -71,18 +76,21 @@ def make(cls: type[Bunch], path: Path | str, train: Labelled, valid: Labelled, t
     return data  # type: ignore[no-any-return]
 
 
+def split_rows(n: int, pct: float, seed: int | None) -> tuple[list[int], list[int]]:
+    """The numbers of the rows that train and of those that validate, drawn at random; both in ascending order."""
+    n_valid = int(n * pct) if 0 < pct < 1 else 0
+    if not 0 < n_valid < n:
+        raise ValueError(f"valid_pct={pct} of {n} pictures: it must be between 0 and 1, and leave some to train on and "
+                         "some to validate on")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(loaders.settled(seed))).tolist()
+    return sorted(order[n_valid:]), sorted(order[:n_valid])
+
+
 def split_at_random(items: Sequence[Path], labels: Sequence[Any], pct: float,
                     seed: int | None) -> tuple[Labelled, Labelled]:
     """Training and validation part, drawn at random; both in the order that was given."""
-    n = int(len(items) * pct) if 0 < pct < 1 else 0
-    if not 0 < n < len(items):
-        raise ValueError(f"valid_pct={pct} of {len(items)} pictures: it must be between 0 and 1, and leave some to "
-                         "train on and some to validate on")
-    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(loaders.settled(seed))).tolist()
-
-    def part(rows: list[int]) -> Labelled:
-        return [items[i] for i in rows], [labels[i] for i in rows]
-    return part(sorted(order[n:])), part(sorted(order[:n]))
+    train, valid = (([items[i] for i in rows], [labels[i] for i in rows]) for rows in split_rows(len(items), pct, seed))
+    return train, valid
 
 
 def _in_memory(items: Sequence[Path], size: Size | None, max_memory: int, may_differ: bool) -> Tensor | None:
