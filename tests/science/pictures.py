@@ -42,7 +42,7 @@ def forest(ax: Any, rows: Mapping[str, Numbers], at: float | None = 0.0, form: s
     if at is not None:
         ax.axvline(at, color="black", lw=0.8, zorder=0)
     ax.set_yticks(range(len(rows)), list(rows))
-    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
 
