@@ -5,13 +5,15 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 OUT    ?= out
 BENCH  := .venv-bench
+TORCH  ?= 2.6.0
+OTHER  := .venv-torch-$(TORCH)
 PART   ?= all
 DEVICE ?= cpu
 FASHION ?= /usr/share/datasets/fashion-mnist
 MNIST  ?= data/mnist
 
 .DEFAULT_GOAL := help
-.PHONY: help train test fast torture lint types nbs bench science clean
+.PHONY: help train test fast versions torture lint types nbs bench science clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,6 +36,15 @@ test: $(READY)  ## every test, the README's blocks and the notebooks included (u
 
 fast: $(READY)  ## the tests without notebooks, README and subprocesses (seconds)
 	$(BIN)/python -m pytest -m "not slow" -n 2 -q --ignore tests/test_notebooks.py --ignore tests/test_readme.py --ignore tests/test_main.py
+
+versions: $(OTHER)/.ready  ## the fast tests with another torch: make versions TORCH=2.6.0
+	$(OTHER)/bin/python -m pytest -m "not slow" -n 2 -q --ignore tests/test_notebooks.py --ignore tests/test_readme.py --ignore tests/test_main.py
+
+$(OTHER)/.ready: setup.cfg
+	@echo "making $(OTHER) (once; a few minutes)"
+	$(PYTHON) -m venv $(OTHER)
+	$(OTHER)/bin/python -m pip install -qq torch==$(TORCH) torchvision --editable '.[test]'
+	@touch $@
 
 torture: $(READY)  ## 200 training runs killed at random points, each continued byte for byte; bad input (minutes)
 	$(BIN)/python tests/torture/torture.py --kills 200
@@ -64,5 +75,5 @@ science: $(READY)  ## the claims about 1cycle, run with seeds (hours; goes on wh
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m science --part $(PART) --fashion $(FASHION) --mnist $(MNIST)
 
 clean:  ## remove the environment, the outputs and the caches
-	rm -rf $(VENV) $(BENCH) $(OUT) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(BENCH) .venv-torch-* $(OUT) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
