@@ -5,7 +5,7 @@ import copy
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -49,15 +49,22 @@ DEFAULT_LR = slice(3e-3)
 class Learner:
     """A model, its data, its loss and its optimizer: all that training needs, and the methods that train.
 
-    `data`: a `DataBunch`. `model`: any module whose outputs the loss function accepts. `opt_func`: makes a torch
-    optimizer from parameter groups (default Adam with betas (0.9, 0.99)). `loss_func`: default is the data's own.
-    `metrics`: functions of (output, target), averaged over samples, or callbacks. `wd`: weight decay, decoupled from
-    the gradient with `true_wd`, also of normalisation layers and biases with `bn_wd`. `train_bn`: normalisation layers
-    of frozen groups go on training. `callbacks`: instances, in every run; `callback_fns`: functions of the learner that
-    make one for each run. `path` / `model_dir`: where `save` writes. `silent`: no bars and no table. `check_finite`:
-    end a fit whose loss is NaN or infinite, see `FiniteGuard`.
+    `data`: a `DataBunch`. `model`: any module whose outputs the loss function accepts; it moves to the data's device.
+    `opt_func`: makes a torch optimizer from parameter groups; default `AdamW`, Adam with betas (0.9, 0.99).
+    `loss_func`: default the data's own. `metrics`: functions of (output, target), or callbacks; none by default.
+    `wd`: weight decay, 1e-2; `true_wd`: it is decoupled from the gradient; `bn_wd`: it also applies to normalisation
+    layers and biases. `train_bn`: normalisation layers of frozen groups go on training. `path`: the folder of files,
+    default the data's; `model_dir`: the folder in it for saved models. `callbacks`: instances, in every run;
+    `callback_fns`: functions of the learner that make one for each run. `layer_groups`: the parts of the model with a
+    learning rate each, default one, see `split`. `add_time`: the table has a column of times. `silent`: no bars and no
+    table. `check_finite`: end a fit whose loss is NaN or infinite, see `FiniteGuard`.
 
     Raises TypeError or ValueError if something given cannot work.
+
+    >>> learn = Learner(fake_data(), nn.Linear(5, 4), metrics=[accuracy], silent=True)
+    >>> learn.fit_one_cycle(1, 1e-2)
+    >>> learn.recorder.names
+    ['epoch', 'train_loss', 'valid_loss', 'accuracy', 'time']
     """
 
     def __init__(self, data: DataBunch, model: nn.Module, opt_func: Callable[..., torch.optim.Optimizer] = AdamW,
@@ -101,11 +108,14 @@ class Learner:
 
     def fit(self, epochs: int, lr: Any = DEFAULT_LR, wd: float | None = None, callbacks: Any = None,
             checkpoint: str | Path | None = None) -> None:
-        """Train for `epochs` epochs at `lr` (a number, a list with one for each layer group, or a slice: `lr_range`).
+        """Train for `epochs` epochs at a constant learning rate. Afterwards `stopped` says why it ended early, or None.
 
-        The optimizer and its state live on from fit to fit; lr and wd are set anew. `callbacks` are for this fit only.
-        `checkpoint`: the name of a file from which this fit goes on exactly where it was cut off: see `Checkpoint`.
-        `stopped` then says why the fit ended early, None if it did not.
+        `lr`: a number, a list with one for each layer group, or a slice (see `lr_range`); default slice(3e-3). `wd`:
+        weight decay, default the learner's. The optimizer and its state stay from fit to fit; lr and wd are set each
+        time. `callbacks`: for this fit only. `checkpoint`: the name of a file from which the same fit goes on exactly
+        where it was cut off, see `Checkpoint`; default none.
+
+        >>> fake_learner().fit(2, 1e-2)
         """
         epochs = positive_int("epochs", epochs)
         self._set_opt(self.lr_range(lr), wd)
@@ -118,7 +128,17 @@ class Learner:
                       wd: float | None = None, callbacks: Any = None, tot_epochs: int | None = None,
                       start_epoch: int | None = None, form: Any = "linear_cosine",
                       checkpoint: str | Path | None = None) -> None:
-        """Train for `cyc_len` epochs by the 1cycle policy with its peak at `max_lr`: see `OneCycleScheduler`, `fit`."""
+        """Train for `cyc_len` epochs by the 1cycle policy: the learning rate up, then down, momentum the other way.
+
+        `max_lr`: the rate at the peak, in any form that `fit` takes; default slice(3e-3). `moms`: momentum at the ends
+        and at the peak; None leaves it unchanged. `div_factor`: the cycle begins at `max_lr / div_factor`, by default a
+        25th. `pct_start`: the rising part of the run, 0.3. `final_div`: it ends at `max_lr / final_div`; None: at the
+        form's own end, for the default form 0. `wd`, `callbacks`, `checkpoint`: see `fit`. `tot_epochs`: the length of
+        the whole cycle, where this run is only its first part. `start_epoch`: begin with that epoch of the cycle.
+        `form`: the curve's name in `ONE_CYCLE_FORMS`, or a function as `linear_cosine` is. See `OneCycleScheduler`.
+
+        >>> fake_learner().fit_one_cycle(2, 1e-2, form="fastai")
+        """
         lr = self.lr_range(max_lr)
         one_cycle = OneCycleScheduler(self, lr, moms, div_factor, pct_start, final_div, tot_epochs, start_epoch, form)
         self.fit(cyc_len, lr, wd=wd, callbacks=[*listify(callbacks), one_cycle], checkpoint=checkpoint)
@@ -126,19 +146,47 @@ class Learner:
     def fit_fc(self, tot_epochs: int = 1, lr: Any = DEFAULT_LR, moms: tuple[float, float] | None = (0.95, 0.85),
                start_pct: float = 0.72, wd: float | None = None, callbacks: Any = None,
                checkpoint: str | Path | None = None) -> None:
-        """Train at a flat `lr`, annealed to 0 as half a cosine from `start_pct` on: see `FlatCosAnnealScheduler`."""
+        """Train for `tot_epochs` epochs at a flat learning rate that falls to 0 as half a cosine at the end.
+
+        `lr`: the flat rate, in any form that `fit` takes; default slice(3e-3). `moms`: momentum while it is flat, and
+        after; None leaves it unchanged. `start_pct`: the flat part of the run, 0.72. `wd`, `callbacks`, `checkpoint`:
+        see `fit`. The schedule is a `FlatCosAnnealScheduler`.
+
+        >>> fake_learner().fit_fc(2, 1e-2)
+        """
         lr = self.lr_range(lr)
         flat_cos = FlatCosAnnealScheduler(self, lr, positive_int("tot_epochs", tot_epochs), moms, start_pct)
         self.fit(tot_epochs, lr, wd=wd, callbacks=[*listify(callbacks), flat_cos], checkpoint=checkpoint)
 
-    def lr_find(self, start_lr: float = 1e-7, end_lr: float = 10, num_it: int = 100, stop_div: bool = True,
-                wd: float | None = None, wds: Sequence[float] = (), bss: Sequence[int] = (), linear: bool = False,
-                valid_every: int | None = None) -> Any:
-        """Range test: see `LRFinder`. The learner is left exactly as it was; `recorder.plot()` then draws the result.
+    @overload
+    def lr_find(self, start_lr: float = ..., end_lr: float = ..., num_it: int = ..., stop_div: bool = ...,
+                wd: float | None = ..., *, linear: bool = ..., valid_every: int | None = ...) -> RangeTest: ...
 
-        Returns a `RangeTest`; with several weight decays `wds` or batch sizes `bss` a `RangeTests`, one for each
-        combination, all from the same weights and with the samples in the same order. Callbacks take part, but for
-        those that log, save or watch (`only_in_fit`).
+    @overload
+    def lr_find(self, *args: Any, wds: Sequence[float], **kwargs: Any) -> RangeTests: ...
+
+    @overload
+    def lr_find(self, *args: Any, bss: Sequence[int], **kwargs: Any) -> RangeTests: ...
+
+    # in the overloads *args and **kwargs are the arguments given here
+    def lr_find(  # type: ignore[misc]
+                self, start_lr: float = 1e-7, end_lr: float = 10, num_it: int = 100, stop_div: bool = True,
+                wd: float | None = None, wds: Sequence[float] = (), bss: Sequence[int] = (), linear: bool = False,
+                valid_every: int | None = None) -> RangeTest | RangeTests:
+        """Range test: train at growing learning rates, and leave the learner exactly as it was. See `LRFinder`.
+
+        `start_lr`, `end_lr`: the first and the last rate, 1e-7 and 10. `num_it`: how many batches, 100. `stop_div`: end
+        early when the loss diverges. `wd`: weight decay, default the learner's. `wds`, `bss`: weight decays and batch
+        sizes to compare: one test for each combination, all from the same weights with the samples in the same order.
+        `linear`: rates grow by equal steps, not by equal factors. `valid_every`: after so many batches each measure the
+        validation loss, and keep that instead of the training loss; default never.
+
+        Returns a `RangeTest`, or with `wds` or `bss` `RangeTests`; `recorder.plot()` draws it. Callbacks with the role
+        "training" take part.
+
+        >>> found = fake_learner(train_length=200).lr_find(num_it=30)
+        >>> len(found.lrs) <= 30
+        True
         """
         def one_test(wd: float | None) -> RangeTest:
             self.lr_finder = LRFinder(self, start_lr, end_lr, num_it, stop_div, linear, valid_every)
@@ -158,14 +206,14 @@ class Learner:
         return result
 
     def taking_part(self, more: Any = None, in_fit: bool = True) -> list[Callback]:
-        """The callbacks of a fit with `more` of them; outside of a fit without those that are `only_in_fit`."""
+        """The callbacks of a fit, with `more` of them; or with `in_fit=False` those of a range test or a validation."""
         every = [self.recorder, *listify(self.callbacks), *(make(self) for make in listify(self.callback_fns)),
                  *listify(more)]
         for cb in every:
             if isinstance(cb, LearnerCallback) and getattr(cb, "_learn", lambda: None)() is not self:
                 raise ValueError(f"the {type(cb).__name__} is not one of this learner: make one for it, and if the "
                                  "class has an __init__, let that call super().__init__(learn)")
-        every = list({id(cb): cb for cb in every}.values())  # one given twice is told once
+        every = list({id(cb): cb for cb in every}.values())  # one given twice is called once
         if not in_fit:
             return [cb for cb in every if role_of(cb) == "training"]
         if self.check_finite and not any(isinstance(cb, TerminateOnNaNCallback) for cb in every):
@@ -215,7 +263,7 @@ class Learner:
 
     @property
     def opt(self) -> OptimWrapper:
-        """The optimizer; made when it is first asked for, and made anew when other parameters are to be trained."""
+        """The optimizer; made when it is first read, and again when other parameters are to be trained."""
         if self._opt is None:
             self._opt = OptimWrapper.create(self.opt_func, self.lr_range(DEFAULT_LR), self.layer_groups, self.wd,
                                             self.true_wd, self.bn_wd)
@@ -325,9 +373,9 @@ class Learner:
         return self._replace(ChannelsLast, ChannelsLast(self) if on else None)
 
     def compile(self, on: bool = True, **options: Any) -> Learner:
-        """Run the model through `torch.compile` from now on, or, with False, as it is. `options` are torch's: `mode`,
-        `backend`, ... Weights, their names and files stay the same, results too but for rounding. The first batch of
-        each kind takes long, up to minutes. Compiled code does not call hooks on layers: see `HookCallback`."""
+        """Run the model through `torch.compile` from now on, or, with `on=False`, as it is written. `options` are
+        torch's: `mode`, `backend`, ... Weights, their names and files stay the same, results too except for rounding.
+        The first batch of each shape takes long, up to minutes. Compiled code calls no hooks: see `HookCallback`."""
         if on:
             compile_in_place(self.model, **options)
         else:
@@ -335,7 +383,7 @@ class Learner:
         return self
 
     def show_callbacks(self, callbacks: Any = None) -> Text:
-        """Who listens to which event of a fit (with these `callbacks`), in which order."""
+        """The loop of a fit (with these `callbacks`), with the callbacks that are called at each event, in order."""
         before = dict(vars(self))
         try:
             metrics = [as_metric(m) for m in listify(self.metrics)]
@@ -408,6 +456,10 @@ class Learner:
             if isinstance(cb, LearnerCallback):
                 cb._learn = weakref.ref(new)
         return new
+
+    if TYPE_CHECKING:   # a callback is an attribute by its name: `learn.one_cycle_scheduler`
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __repr__(self) -> str:
         n = sum(p.numel() for p in self.model.parameters())

@@ -146,7 +146,7 @@ def test_every_file_of_callbacks_is_exported_and_has_a_callback():
 
 def test_no_module_is_long():
     lengths = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
-    limits = {"learner": 450}
+    limits = {"learner": 520}
     assert {name: n for name, n in lengths.items() if n > limits.get(name, 300)} == {}
 
 

@@ -1,6 +1,7 @@
 """A user's file of callbacks, checked by `mypy --strict` as an editor would."""
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from minifast.callback import LearnerCallback
@@ -22,7 +23,7 @@ class GradNorm(LearnerCallback):
 
     def on_backward_end(self) -> None:
         grads = [p.grad for p in self.learn.model.parameters() if p.grad is not None]
-        self.norm = sum(g.norm() for g in grads) * self.scale   # type: ignore[assignment]
+        self.norm = torch.stack([g.norm() for g in grads]).norm() * self.scale
 
     def on_epoch_end(self, last_metrics: list[Any]) -> dict[str, Any]:
         return {"last_metrics": [*last_metrics, self.norm]}
