@@ -69,12 +69,13 @@ def tensors(folder: Path | None, name: str, part: str, n: int, pixels: int, scal
 
 @cache
 def sample(made_up: bool) -> tuple[TensorDataset, TensorDataset]:
-    """MNIST_SAMPLE as the main job prepares it, decoded once for all rows; or patterns in place of it."""
+    """MNIST_SAMPLE as the main job prepares it, decoded once for all rows; or two patterns in its place."""
     sets = []
     if made_up:
         for part in ("train", "t10k"):
             x, y = pictures(None, part)
-            sets.append(TensorDataset(x.repeat(1, 3, 1, 1).float() / 255, y % 2))
+            x, y = x[y < 2].float() / 255, y[y < 2]
+            sets.append(TensorDataset(x.repeat(50, 3, 1, 1), y.repeat(50)))
     else:
         data = ImageDataBunch.from_folder(untar_data(URLs.MNIST_SAMPLE), device="cpu")
         for dl in (data.fix_dl, data.valid_dl):
