@@ -13,8 +13,9 @@ from torch.utils.data import TensorDataset
 
 from .checks import as_path, did_you_mean
 from .device_loader import DeviceDataLoader, default_device, resolved
-from .loaders import Batch, Collate, ItemLoader, Loader, TensorLoader, filled, generators_kept, settled
+from .loaders import Batch, ItemLoader, Loader, TensorLoader, filled, generators_kept, settled
 from .utils import to_detach
+from .workers import Collate
 
 __all__ = ["DatasetType", "DataBunch"]
 

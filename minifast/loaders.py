@@ -3,22 +3,22 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from .checks import positive_int
 from .utils import shape_of
+from .workers import Collate, Workers
 
 __all__ = ["TensorLoader", "ItemLoader", "Seeded"]
 
 Batch = tuple[Any, Any]
-Collate = Callable[[list[Any]], Any]
 
 
 class Seeded(NamedTuple):
@@ -127,27 +127,33 @@ class ItemLoader(Loader):
     """Batches collated from the items of a map-style dataset, in this process or in `num_workers` others.
 
     What an item draws from the global generators (torch on the CPU, numpy, random) is a function of seed, pass and
-    index: equal for any `num_workers`, and the generators outside are left as they were. TypeError for a dataset that
-    cannot be indexed.
+    index: equal for any `num_workers`, and the generators outside are left as they were. `keep_workers`: the processes
+    are started once and kept for the next passes, see `Workers`. TypeError for a dataset that cannot be indexed.
     """
 
     def __init__(self, dataset: Any, bs: int = 64, shuffle: bool = False, drop_last: bool = False,
-                 seed: int | None = None, num_workers: int = 0, collate_fn: Collate | None = None) -> None:
+                 seed: int | None = None, num_workers: int = 0, collate_fn: Collate | None = None,
+                 keep_workers: bool = False) -> None:
         if isinstance(dataset, IterableDataset) or not all(hasattr(dataset, f"__{f}__") for f in ("len", "getitem")):
             raise TypeError(f"a {type(dataset).__name__} cannot be indexed (that takes __len__ and __getitem__); what "
                             "comes as a stream of batches goes to DataBunch(train_dl, valid_dl)")
         super().__init__(len(dataset), bs, shuffle, drop_last, seed)
         self.dataset, self.collate_fn = dataset, collate_fn
         self.num_workers = positive_int("num_workers", num_workers, or_zero=True)
+        self.keep_workers, self._workers = keep_workers, Workers()
 
     def _batches(self, gen: torch.Generator, start: int) -> Iterator[Batch]:
         order = torch.randperm(self.n, generator=gen) if self.shuffle else torch.arange(self.n)
-        seeds = torch.randint(2**62, (self.n,), generator=gen)
-        cuts = islice(torch.split(order, self.batch_size), start, len(self))
-        sampler = (list(zip(i.tolist(), seeds[i].tolist(), strict=True)) for i in cuts)
-        batches = map(pair, DataLoader(_SeededItems(self.dataset), batch_sampler=sampler, num_workers=self.num_workers,
-                                       collate_fn=self.collate_fn, generator=gen))
-        return self._with_seeds(batches, seeds[order], start) if self.seeded else batches
+        seeds = torch.randint(2**62, (self.n,), generator=gen)[order]
+        batches = self.batches_of(order, seeds, self.batch_size, start, len(self))
+        return self._with_seeds(batches, seeds, start) if self.seeded else batches
+
+    def batches_of(self, rows: Tensor, seeds: Tensor, bs: int, start: int, stop: int) -> Iterator[Batch]:
+        """Batches `start` to before `stop` of the samples `rows` (n,), each item drawing from its seed in `seeds`."""
+        cuts = islice(zip(torch.split(rows, bs), torch.split(seeds, bs), strict=True), start, stop)
+        drawn = (list(zip(i.tolist(), s.tolist(), strict=True)) for i, s in cuts)
+        return map(pair, self._workers.batches(_SeededItems(self.dataset), drawn, self.num_workers, self.collate_fn,
+                                               self.keep_workers))
 
 
 class _SeededItems(Dataset[Any]):

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "minifast"
 RANKS = {
     "checks": 1, "utils": 1.1, "torch_private": 1, "order": 1, "stepper": 2, "suggestion": 2, "schedules": 2.5,
     "one_cycle_forms": 2.6, "state": 3, "signatures": 3.5, "callback": 4, "loop": 5, "optimizer": 6,
-    "metrics": 7, "losses": 7, "layers": 7, "datasets": 8, "loaders": 8, "device_loader": 8.2,
+    "metrics": 7, "losses": 7, "layers": 7, "datasets": 8, "workers": 7.9, "loaders": 8, "device_loader": 8.2,
     "data": 8.5, "progress": 9, "plots": 9, "files": 9, "snapshot": 9, "weights": 9.5, "same_run": 9.5, "recorder": 9.5,
     # within the callbacks: what a family is made of, then the families
     "callbacks.scheduler": 10, "callbacks.hooks": 10, "callbacks.probe": 10, "callbacks.*": 10.2, "callbacks": 10.3,

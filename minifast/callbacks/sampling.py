@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
 
 from ..callback import LearnerCallback
 from ..device_loader import DeviceDataLoader
@@ -33,12 +32,14 @@ class BalancedLoader(Loader):
     def _batches(self, gen: torch.Generator, start: int) -> Iterator[Batch]:
         rows = torch.cat([self._drawn(rows, gen) for rows in self.rows])
         rows, loader = rows[torch.randperm(len(rows), generator=gen)], self.loader
+        seeds = torch.randint(2**62, (len(rows),), generator=gen)
+        batches: Iterator[Batch]
         if isinstance(loader, ItemLoader):
-            part = ItemLoader(Subset(loader.dataset, rows.tolist()), self.batch_size, False, self.drop_last, self.seed,
-                              loader.num_workers, loader.collate_fn)
-            return part._batches(gen, start)
-        cuts = torch.split(rows.to(loader.x.device), self.batch_size)[start:len(self)]
-        return ((loader.x.index_select(0, cut), loader.y.index_select(0, cut)) for cut in cuts)
+            batches = loader.batches_of(rows, seeds, self.batch_size, start, len(self))
+        else:
+            cuts = torch.split(rows.to(loader.x.device), self.batch_size)[start:len(self)]
+            batches = ((loader.x.index_select(0, cut), loader.y.index_select(0, cut)) for cut in cuts)
+        return self._with_seeds(batches, seeds, start) if loader.seeded else batches
 
     def _drawn(self, rows: Tensor, gen: torch.Generator) -> Tensor:
         whole, rest = divmod(self.per_class, len(rows))
