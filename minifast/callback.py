@@ -110,7 +110,11 @@ class LearnerCallback(Callback):
 
 
 def role_of(callback: Callback) -> str:
-    """The callback's `role`; with the older `only_in_fit = True` it is "watching"."""
+    """The callback's `role`; with the older `only_in_fit = True` it is "watching".
+
+    >>> role_of(StopAfterNBatches(2)), role_of(Recorder(fake_learner()))
+    ('training', 'watching')
+    """
     return "watching" if callback.role == "training" and callback.only_in_fit else callback.role
 
 

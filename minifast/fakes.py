@@ -20,7 +20,11 @@ __all__ = ["fake_data", "fake_learner", "simulate", "Answer", "Simulation"]
 
 def fake_data(n_in: int = 5, n_out: int = 4, batch_size: int = 5, train_length: int = 10, valid_length: int = 5,
               seed: int = 0, **kwargs: Any) -> DataBunch:
-    """Random inputs (n, n_in) whose class, of `n_out`, is the largest of the first inputs: easy to learn, in memory."""
+    """Random inputs (n, n_in) whose class, of `n_out`, is the largest of the first inputs: easy to learn, in memory.
+
+    >>> fake_data(train_length=20).one_batch()[0].shape
+    torch.Size([5, 5])
+    """
     gen = torch.Generator().manual_seed(seed)
 
     def dataset(n: int) -> TensorDataset:
@@ -34,7 +38,13 @@ def fake_data(n_in: int = 5, n_out: int = 4, batch_size: int = 5, train_length: 
 def fake_learner(n_in: int = 5, n_out: int = 4, batch_size: int = 5, train_length: int = 10, valid_length: int = 5,
                  layer_group_count: int = 1, seed: int = 0, layers: Sequence[nn.Module] | None = None,
                  **kwargs: Any) -> Learner:
-    """A silent learner over `fake_data`, its model a linear layer for each layer group. `kwargs` go to `Learner`."""
+    """A silent learner over `fake_data`, its model a linear layer for each layer group. `kwargs` go to `Learner`.
+
+    >>> learn = fake_learner(metrics=[accuracy])
+    >>> learn.fit(1)
+    >>> len(learn.recorder.lrs)
+    2
+    """
     data = kwargs.pop("data", None) or fake_data(n_in, n_out, batch_size, train_length, valid_length, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -46,7 +56,11 @@ def fake_learner(n_in: int = 5, n_out: int = 4, batch_size: int = 5, train_lengt
 
 
 class Answer(NamedTuple):
-    """What a callback answered, and when: `batch` and `train` are the state's `num_batch` and `train` then."""
+    """What a callback answered, and when: `batch` and `train` are the state's `num_batch` and `train` then.
+
+    >>> simulate(StopAfterNBatches(2)).answers[0].answer["stop_epoch"]
+    True
+    """
 
     event: str
     epoch: int
@@ -56,7 +70,12 @@ class Answer(NamedTuple):
 
 
 class Simulation(NamedTuple):
-    """The answers in their order, the state when the run had ended, the callback, and the learner it was shown."""
+    """The answers in their order, the state when the run had ended, the callback, and the learner it was shown.
+
+    >>> run = simulate(StopAfterNBatches(2), n_epochs=3)
+    >>> run.state.iteration, run.callback
+    (2, StopAfterNBatches(n_batches=2))
+    """
 
     answers: list[Answer]
     state: State
@@ -73,7 +92,8 @@ def simulate(callback: Callback | Callable[[Learner], Callback], n_epochs: int =
     of the training batches, in order; `valid_losses` and `metrics`: those of the epochs. The last value of each goes on
     for as long as the run does; without any a loss is 1. What the callback raises comes out as it does from a fit.
 
-        simulate(partial(EarlyStoppingCallback, patience=2), 9, valid_losses=[3, 2, 2]).state.epoch
+    >>> simulate(partial(EarlyStoppingCallback, patience=2), 9, valid_losses=[3, 2, 2]).state.epoch
+    4
     """
     learn = fake_learner(2, 2, batch_size=1, train_length=n_batches, valid_length=n_valid)
     if not isinstance(callback, Callback):

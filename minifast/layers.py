@@ -18,7 +18,11 @@ __all__ = ["Lambda", "Flatten", "AdaptiveConcatPool2d", "PoolFlatten", "conv_lay
 # ---- layers
 
 class Lambda(nn.Module):
-    """A function as a layer."""
+    """A function as a layer.
+
+    >>> Lambda(lambda x: x * 2)(torch.ones(2)).tolist()
+    [2.0, 2.0]
+    """
 
     def __init__(self, func: Callable[[Any], Any]) -> None:
         super().__init__()
@@ -30,7 +34,11 @@ class Lambda(nn.Module):
 
 
 class Flatten(nn.Module):
-    """(n, ...) to (n, k); with `full` to one dimension."""
+    """(n, ...) to (n, k); with `full` to one dimension.
+
+    >>> Flatten()(torch.ones(2, 3, 4)).shape
+    torch.Size([2, 12])
+    """
 
     def __init__(self, full: bool = False) -> None:
         super().__init__()
@@ -41,7 +49,11 @@ class Flatten(nn.Module):
 
 
 class AdaptiveConcatPool2d(nn.Module):
-    """(n, c, h, w) to (n, 2c, sz, sz): the maximum of each cell, then the mean of each cell."""
+    """(n, c, h, w) to (n, 2c, sz, sz): the maximum of each cell, then the mean of each cell.
+
+    >>> AdaptiveConcatPool2d()(torch.ones(2, 3, 8, 8)).shape
+    torch.Size([2, 6, 1, 1])
+    """
 
     def __init__(self, sz: int | tuple[int, int] | None = None) -> None:
         super().__init__()
@@ -54,7 +66,11 @@ class AdaptiveConcatPool2d(nn.Module):
 
 
 def PoolFlatten() -> nn.Sequential:
-    """(n, c, h, w) to (n, c): the mean of each channel."""
+    """(n, c, h, w) to (n, c): the mean of each channel.
+
+    >>> PoolFlatten()(torch.ones(2, 3, 8, 8)).shape
+    torch.Size([2, 3])
+    """
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), Flatten())
 
 
@@ -63,6 +79,9 @@ def conv_layer(ni: int, nf: int, ks: int = 3, stride: int = 1, padding: int | No
     """Convolution, ReLU, then normalization, from `ni` to `nf` channels; He's initialization, biases 0.
 
     `padding` None keeps the size at stride 1 and odd `ks`; `bias` None is a bias exactly if there is no normalization.
+
+    >>> conv_layer(3, 16, stride=2)(torch.ones(2, 3, 8, 8)).shape
+    torch.Size([2, 16, 4, 4])
     """
     for name, given in (("ni", ni), ("nf", nf), ("ks", ks), ("stride", stride)):
         for n in given if isinstance(given, (list, tuple)) else [given]:
@@ -85,6 +104,9 @@ def simple_cnn(actns: Sequence[int], kernel_szs: Sequence[int] | None = None, st
     Kernels are 3 and strides 2 unless given, one for each convolution (ValueError otherwise). `bn`: batch normalization
     after all but the last. (n, actns[0], h, w) to (n, actns[-1]); the outputs pass a ReLU, so none is negative. The
     weights lie in memory with the channels last.
+
+    >>> simple_cnn((3, 16, 16, 2))(torch.ones(5, 3, 28, 28)).shape
+    torch.Size([5, 2])
     """
     if not isinstance(actns, (list, tuple)):
         raise TypeError(f"simple_cnn needs a list of channels, such as (3, 16, 16, 2), not {actns!r}")
@@ -105,7 +127,11 @@ def simple_cnn(actns: Sequence[int], kernel_szs: Sequence[int] | None = None, st
 # ---- a model as a list of layers
 
 class ParameterModule(nn.Module):
-    """A parameter that belongs to no layer, as a layer."""
+    """A parameter that belongs to no layer, as a layer.
+
+    >>> ParameterModule(nn.Parameter(torch.zeros(3))).val.shape
+    torch.Size([3])
+    """
 
     def __init__(self, p: nn.Parameter) -> None:
         super().__init__()

@@ -487,10 +487,17 @@ def _check_function(name: str, given: Any) -> None:
 
 
 def fit_one_cycle(learn: Learner, cyc_len: int, *args: Any, **kwargs: Any) -> None:
-    """`learn.fit_one_cycle(cyc_len, ...)`."""
+    """`learn.fit_one_cycle(cyc_len, ...)`.
+
+    >>> fit_one_cycle(fake_learner(), 1, 1e-2)
+    """
     learn.fit_one_cycle(cyc_len, *args, **kwargs)
 
 
 def lr_find(learn: Learner, *args: Any, **kwargs: Any) -> Any:
-    """`learn.lr_find(...)`."""
+    """`learn.lr_find(...)`.
+
+    >>> len(lr_find(fake_learner(train_length=100), num_it=10).lrs)
+    10
+    """
     return learn.lr_find(*args, **kwargs)

@@ -39,6 +39,11 @@ class Recorder(LearnerCallback):
     table.
 
     Losses stay on their device during an epoch and are read at its end, all in one go.
+
+    >>> learn = fake_learner(metrics=[accuracy])
+    >>> learn.fit(2, 1e-2)
+    >>> len(learn.recorder.raw_losses), len(learn.recorder.val_losses)
+    (4, 2)
     """
 
     _order = Order.RECORDER

@@ -23,28 +23,48 @@ Plan = dict[str, Schedule]       # by the name of the hyper-parameter
 
 
 def constant(value: Any) -> Curve:
-    """`value` throughout."""
+    """`value` throughout.
+
+    >>> [round(schedules.constant(0.1)(4, 2)(i), 4) for i in range(4)]
+    [0.1, 0.1, 0.1, 0.1]
+    """
     held = _value(value)
     return lambda n, per_epoch: Stepper(held, n)
 
 
 def linear(start: Any, end: Any = 0.0) -> Curve:
-    """A straight line from `start` to `end`."""
+    """A straight line from `start` to `end`.
+
+    >>> [round(schedules.linear(0.4)(4, 2)(i), 4) for i in range(4)]
+    [0.4, 0.3, 0.2, 0.1]
+    """
     return _annealed(start, end, annealing_linear)
 
 
 def cosine(start: Any, end: Any = 0.0) -> Curve:
-    """Half a cosine wave from `start` to `end`: equation 5 of Loshchilov and Hutter's SGDR, without its `restarts`."""
+    """Half a cosine wave from `start` to `end`: equation 5 of Loshchilov and Hutter's SGDR, without its `restarts`.
+
+    >>> [round(schedules.cosine(0.4)(4, 2)(i), 4) for i in range(4)]
+    [0.4, 0.3414, 0.2, 0.0586]
+    """
     return _annealed(start, end, annealing_cos)
 
 
 def polynomial(start: Any, end: Any = 0.0, power: float = 1.0) -> Curve:
-    """`end + (start - end) * (1 - i / n) ** power` at step `i` of `n`: "poly" in Caffe and in segmentation papers."""
+    """`end + (start - end) * (1 - i / n) ** power` at step `i` of `n`: "poly" in Caffe and in segmentation papers.
+
+    >>> [round(schedules.polynomial(0.4, power=2)(4, 2)(i), 4) for i in range(4)]
+    [0.4, 0.225, 0.1, 0.025]
+    """
     return _annealed(start, end, annealing_poly(positive_float("power", power)))
 
 
 def exponential(start: Any, gamma: float, every: str = "epoch") -> Curve:
-    """`start`, times `gamma` after every "epoch" or every "batch"."""
+    """`start`, times `gamma` after every "epoch" or every "batch".
+
+    >>> [round(schedules.exponential(0.4, 0.5)(4, 2)(i), 4) for i in range(4)]
+    [0.4, 0.4, 0.2, 0.2]
+    """
     if every not in ("epoch", "batch"):
         raise ValueError(f"every must be 'epoch' or 'batch', not {every!r}")
     first, gamma = _value(start), positive_float("gamma", gamma)
@@ -52,7 +72,11 @@ def exponential(start: Any, gamma: float, every: str = "epoch") -> Curve:
 
 
 def piecewise(levels: Sequence[Any], epochs: Sequence[float]) -> Curve:
-    """The first of `levels`, and from each of the `epochs` on the next: `piecewise([0.1, 0.01, 1e-3], [30, 60])`."""
+    """The first of `levels`, and from each of the `epochs` on the next: `piecewise([0.1, 0.01, 1e-3], [30, 60])`.
+
+    >>> [round(schedules.piecewise([0.4, 0.04], [1])(4, 2)(i), 4) for i in range(4)]
+    [0.4, 0.4, 0.04, 0.04]
+    """
     if len(levels) != len(epochs) + 1 or sorted(set(epochs)) != list(epochs):
         raise ValueError(f"epochs must ascend, and be one fewer than the {len(levels)} levels, not {epochs}")
     held = [_value(level) for level in levels]
@@ -67,6 +91,9 @@ def restarts(start: Any, end: Any = 0.0, cycle_len: float = 1.0, cycle_mult: flo
     """Half a cosine from `start` to `end` in `cycle_len` epochs, again and again, each time `cycle_mult` times as long.
 
     Source: I. Loshchilov and F. Hutter, "SGDR: stochastic gradient descent with warm restarts" (arXiv 1608.03983).
+
+    >>> [round(schedules.restarts(0.4)(4, 2)(i), 4) for i in range(4)]
+    [0.4, 0.2, 0.4, 0.2]
     """
     ends = _value(start), _value(end)
     positive_float("cycle_len", cycle_len)
@@ -90,6 +117,9 @@ def triangular(base: Any, peak: Any, step_size: float, shrink: float = 1.0) -> C
     For momentum `base` is the higher one: `lr=triangular(0.01, 0.1, 2), mom=triangular(0.95, 0.85, 2)`.
 
     Source: L. Smith, "Cyclical learning rates for training neural networks" (arXiv 1506.01186), section 3.1.
+
+    >>> [round(schedules.triangular(0.1, 0.5, 1)(4, 2)(i), 4) for i in range(4)]
+    [0.1, 0.3, 0.5, 0.3]
     """
     low, high, epochs = _value(base), _value(peak), positive_float("step_size", step_size)
 
@@ -101,12 +131,20 @@ def triangular(base: Any, peak: Any, step_size: float, shrink: float = 1.0) -> C
 
 
 def triangular2(base: Any, peak: Any, step_size: float) -> Curve:
-    """As `triangular`, each cycle half as high above `base` as the one before (same source)."""
+    """As `triangular`, each cycle half as high above `base` as the one before (same source).
+
+    >>> [round(schedules.triangular2(0.1, 0.5, 0.5)(4, 2)(i), 4) for i in range(4)]
+    [0.1, 0.5, 0.1, 0.3]
+    """
     return triangular(base, peak, step_size, shrink=0.5)
 
 
 def exp_range(base: Any, peak: Any, step_size: float, gamma: float) -> Curve:
-    """As `triangular`, its height times `gamma` after every batch (same source)."""
+    """As `triangular`, its height times `gamma` after every batch (same source).
+
+    >>> [round(schedules.exp_range(0.1, 0.5, 1, 0.5)(4, 2)(i), 4) for i in range(4)]
+    [0.1, 0.2, 0.2, 0.125]
+    """
     low, unscaled, gamma = _value(base), triangular(base, peak, step_size), positive_float("gamma", gamma)
 
     def curve(n: int, per_epoch: float) -> Schedule:
@@ -116,7 +154,11 @@ def exp_range(base: Any, peak: Any, step_size: float, gamma: float) -> Curve:
 
 
 def flat_cosine(value: Any, end: Any = 0.0, pct_start: float = 0.72, anneal: Annealing = annealing_cos) -> Curve:
-    """`value` for the first `pct_start` of the run, then annealed to `end`, by default as half a cosine."""
+    """`value` for the first `pct_start` of the run, then annealed to `end`, by default as half a cosine.
+
+    >>> [round(schedules.flat_cosine(0.4, pct_start=0.5)(4, 2)(i), 4) for i in range(4)]
+    [0.4, 0.4, 0.4, 0.2]
+    """
     if not 0 <= number("pct_start", pct_start) <= 1:
         raise ValueError(f"pct_start is the flat part of the run, from 0 to 1, not {pct_start}")
 
@@ -132,6 +174,9 @@ def warm_up(curve: Curve, epochs: float = 1.0, div_factor: float = 25.0) -> Curv
     """For `epochs` epochs a straight line from a `div_factor`-th of where `curve` begins, then `curve` over the rest.
 
     Source: P. Goyal and others, "Accurate, large minibatch SGD" (arXiv 1706.02677), section 2.2.
+
+    >>> [round(schedules.warm_up(schedules.constant(0.5), div_factor=5)(4, 2)(i), 4) for i in range(4)]
+    [0.1, 0.3, 0.5, 0.5]
     """
     check_callable("what is warmed up to", curve)
     epochs, div = positive_float("epochs", epochs), positive_float("div_factor", div_factor)

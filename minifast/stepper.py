@@ -18,27 +18,47 @@ Annealing = Callable[[Value, Value, float], Value]
 
 
 def annealing_no(start: Value, end: Value, pct: float) -> Value:
-    """`start`, whatever the position."""
+    """`start`, whatever the position.
+
+    >>> annealing_no(0.1, 0.0, 0.5)
+    0.1
+    """
     return start
 
 
 def annealing_linear(start: Value, end: Value, pct: float) -> Value:
-    """A straight line from `start` (pct 0) to `end` (pct 1)."""
+    """A straight line from `start` (pct 0) to `end` (pct 1).
+
+    >>> annealing_linear(1.0, 0.0, 0.25)
+    0.75
+    """
     return start * (1 - pct) + end * pct
 
 
 def annealing_exp(start: Value, end: Value, pct: float) -> Value:
-    """From `start` to `end` by equal factors; both must be above 0 (or both below)."""
+    """From `start` to `end` by equal factors; both must be above 0 (or both below).
+
+    >>> annealing_exp(1.0, 100.0, 0.5)
+    10.0
+    """
     return start * (end / start) ** pct
 
 
 def annealing_cos(start: Value, end: Value, pct: float) -> Value:
-    """Half a cosine wave from `start` to `end`: flat at both ends, steepest in the middle."""
+    """Half a cosine wave from `start` to `end`: flat at both ends, steepest in the middle.
+
+    >>> round(annealing_cos(1.0, 0.0, 0.5), 6)
+    0.5
+    """
     return end + (start - end) * ((math.cos(math.pi * pct) + 1) / 2)
 
 
 def annealing_poly(degree: float) -> Annealing:
-    """The annealing function `end + (start - end) * (1 - pct) ** degree`."""
+    """The annealing function `end + (start - end) * (1 - pct) ** degree`.
+
+    >>> annealing_poly(2)(1.0, 0.0, 0.5)
+    0.25
+    """
     def annealing(start: Value, end: Value, pct: float) -> Value:
         return end + (start - end) * (1 - pct) ** degree
     return annealing
@@ -50,6 +70,10 @@ class Stepper:
     `vals` is a pair (start, end), or one value, which means (value, 0). Without `func` a pair is annealed linearly and
     one value stays constant. Either end may be an array with one value for each layer group. Before step 0 the value is
     exactly `start`, from step `n_iter` on exactly `end`.
+
+    >>> up = Stepper((0.0, 1.0), 4)
+    >>> [up(i) for i in (0, 1, 4, 9)]
+    [0.0, 0.25, 1.0, 1.0]
     """
 
     def __init__(self, vals: Value, n_iter: int, func: Annealing | None = None) -> None:
@@ -87,6 +111,10 @@ class Phases:
 
     Each phase runs for its own `n_iter` steps and really starts at its start value; an empty phase (n_iter 0) takes no
     step. Steps past the end hold the last phase's final value.
+
+    >>> both = Phases([Stepper((0.0, 1.0), 2), Stepper((1.0, 0.0), 4)])
+    >>> [both(i) for i in range(6)]
+    [0.0, 0.5, 1.0, 0.75, 0.5, 0.25]
     """
 
     def __init__(self, steppers: Sequence[Stepper]) -> None:

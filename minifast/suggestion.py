@@ -35,6 +35,9 @@ class Suggestion:
 
     It serves as the number wherever one is wanted, `learn.fit_one_cycle(2, learn.lr_find().suggestion)`; without a
     learning rate that raises a ValueError with the reason.
+
+    >>> float(Suggestion(0.05, 0.01, 0.1))
+    0.05
     """
 
     lr: float | None
@@ -64,6 +67,10 @@ def basin(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
     so does not lag. The start is the median of the first quarter; losses above it count as equal to it. No suggestion
     if fewer than ten losses are finite, if the lowest is in the first quarter, or if the loss falls by less than five
     standard errors of the smoothed loss.
+
+    >>> lrs = np.geomspace(1e-6, 1, 100)
+    >>> basin(lrs, np.interp(np.log10(lrs), [-4, -2, -1, 0], [2.0, 1.0, 1.0, 3.0]))
+    7.94E-03 (9.98E-04 to 1.78E-01)
     """
     lrs, log_lr, losses = _curve(lrs, losses)
     if len(losses) < MIN_POINTS:
@@ -88,7 +95,11 @@ def basin(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
 
 def steepest(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
     """Where the loss falls fastest per factor of the learning rate: argmin of the central differences in log lr, as in
-    fastai v1's "min numerical gradient" and fastai 2's `steep`."""
+    fastai v1's "min numerical gradient" and fastai 2's `steep`.
+
+    >>> steepest([0.001, 0.01, 0.1, 1.0], [2.0, 1.9, 0.5, 0.4])
+    1.00E-02
+    """
     lrs, log_lr, losses = _curve(lrs, losses)
     if len(losses) < 3:
         return _too_short(losses, 3)
@@ -103,6 +114,9 @@ def minimum(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
     """A tenth of where the loss is lowest: fastai v1's "min loss divided by 10" and fastai 2's `minimum`.
 
     No suggestion if that is below the first learning rate.
+
+    >>> minimum([0.001, 0.01, 0.1, 1.0], [2.0, 1.0, 0.5, 4.0])
+    1.00E-02
     """
     lrs, log_lr, losses = _curve(lrs, losses)
     if not len(losses):
@@ -117,7 +131,11 @@ def minimum(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
 
 def valley(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
     """The middle (in log lr) of the longest falling subsequence of the losses, as if it had no gaps before its end:
-    fastai 2's `valley`, its default rule."""
+    fastai 2's `valley`, its default rule.
+
+    >>> valley([0.001, 0.01, 0.1, 1.0], [2.0, 1.0, 0.5, 4.0])
+    1.00E-02 (1.00E-03 to 1.00E-01)
+    """
     lrs, log_lr, losses = _curve(lrs, losses)
     if len(losses) < 2:
         return _too_short(losses, 2)
@@ -169,7 +187,12 @@ def _too_short(losses: Floats, n: int) -> Suggestion:
 @dataclass(repr=False)
 class RangeTest:
     """What a range test measured, as arrays with a value for each batch: the learning rate (of the last layer group),
-    the smoothed loss, and the batch's own (`raw_losses`; default `losses`). It prints what the rules suggest."""
+    the smoothed loss, and the batch's own (`raw_losses`; default `losses`). It prints what the rules suggest.
+
+    >>> test = RangeTest([0.001, 0.01, 0.1], [2.0, 1.0, 4.0])
+    >>> test.suggest(lambda lrs, losses: lrs[losses.argmin()]).lr
+    0.01
+    """
 
     lrs: Floats
     losses: Floats
@@ -233,7 +256,12 @@ class RangeTest:
 
 class RangeTests(dict[str, RangeTest]):
     """The range tests of a sweep, by what was set for each ("wd 0.01, bs 64"). It prints a table of suggestions, and
-    why `basin` has none where it has none."""
+    why `basin` has none where it has none.
+
+    >>> tests = fake_learner(train_length=200).lr_find(num_it=20, wds=[0.0, 0.1])
+    >>> list(tests)
+    ['wd 0.0', 'wd 0.1']
+    """
 
     def __repr__(self) -> str:
         width = 2 + max(map(len, self), default=0)

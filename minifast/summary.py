@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .callback import CallbackHandler
-from .callbacks.hooks import hook_outputs
+from .hooks import hook_outputs
 from .metrics import metric_name
 from .snapshot import preserved
 from .state import EVENTS, LOOP

@@ -9,7 +9,7 @@
 | gradients and precision | gradients, precision, channels_last |
 | regularisation and averages | mixup, averaging, rnn, bn_freeze |
 | the training data | sampling, batch_size |
-| a look inside | hooks, activations, loss_metrics |
+| a look inside | hook_callback, activations, loss_metrics |
 | logs, time and memory | csv_logger, tensorboard, show_graph, timer, peak_memory |
 
 A new family is a new file here with an `__all__`, and one line below; a test fails for a file without its line.
@@ -17,7 +17,9 @@ A new family is a new file here with an `__all__`, and one line below; a test fa
 import sys as _sys
 from pkgutil import iter_modules as _iter_modules
 
+from .. import hooks as _hooks
 from .. import schedules
+from ..hooks import *
 from .activations import *
 from .averaging import *
 from .batch_size import *
@@ -29,7 +31,7 @@ from .finite_guard import *
 from .flat_cos_anneal import *
 from .general_sched import *
 from .gradients import *
-from .hooks import *
+from .hook_callback import *
 from .interruption import *
 from .loss_metrics import *
 from .lr_finder import *
@@ -49,5 +51,5 @@ from .torch_scheduler import *
 from .tracker import *
 
 # the curves keep their module's name: `schedules.cosine`
-__all__ = ["schedules", *(_name for _file in _iter_modules(__path__)
+__all__ = ["schedules", *_hooks.__all__, *(_name for _file in _iter_modules(__path__)
                           for _name in _sys.modules[f"{__name__}.{_file.name}"].__all__)]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .. import plots
 from ..utils import first_tensor
-from .hooks import HookCallback
+from .hook_callback import HookCallback
 
 __all__ = ["ActivationStats"]
 

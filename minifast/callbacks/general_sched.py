@@ -16,7 +16,11 @@ __all__ = ["GeneralScheduler", "TrainingPhase"]
 
 
 class TrainingPhase:
-    """`length` optimizer steps and what hyper-parameters do in them: `TrainingPhase(9).schedule_hp("lr", (0.1, 0))`."""
+    """`length` optimizer steps and what hyper-parameters do in them: `TrainingPhase(9).schedule_hp("lr", (0.1, 0))`.
+
+    >>> TrainingPhase(9).schedule_hp("lr", (0.1, 0)).length
+    9
+    """
 
     def __init__(self, length: int) -> None:
         self.length = positive_int("length", length)
@@ -39,6 +43,12 @@ class GeneralScheduler(ScheduleCallback):
 
     What a phase does not schedule keeps the value that it ended with before. A run that is longer than the phases goes
     on with their last values; it is warned once.
+
+    >>> learn = fake_learner(train_length=20)
+    >>> phases = [TrainingPhase(2).schedule_hp("lr", (0.1, 0.2)), TrainingPhase(2).schedule_hp("lr", 0.05)]
+    >>> learn.fit(1, callbacks=[GeneralScheduler(learn, phases)])
+    >>> [round(lr, 3) for lr in learn.recorder.lrs]
+    [0.1, 0.15, 0.05, 0.05]
     """
 
     def __init__(self, learn: Any, phases: TrainingPhase | Sequence[TrainingPhase],

@@ -34,6 +34,11 @@ class LRFinder(LearnerCallback):
     the last one, the others keep their ratio to it.
 
     Source: L. Smith, "Cyclical learning rates for training neural networks" (arXiv 1506.01186), section 3.3.
+
+    >>> learn = fake_learner(train_length=100)
+    >>> learn.fit(1, callbacks=[LRFinder(learn, num_it=10)])
+    >>> float(learn.lr_finder.result.lrs[-1])
+    10.0
     """
 
     def __init__(self, learn: Any, start_lr: float = 1e-7, end_lr: float = 10, num_it: int = 100, stop_div: bool = True,

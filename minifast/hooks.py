@@ -1,18 +1,17 @@
-"""Looking inside a model: hooks that are always removed."""
+"""Looking inside a model: hooks on its layers, and the shapes that go through it."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..callback import LearnerCallback
-from ..layers import flatten_model
-from ..torch_private import is_compiled, uncompiled
-from ..utils import first_tensor, to_detach
+from .layers import flatten_model
+from .torch_private import uncompiled
+from .utils import first_tensor, to_detach
 
-__all__ = ["Hook", "Hooks", "hook_output", "hook_outputs", "HookCallback", "dummy_eval", "model_sizes"]
+__all__ = ["Hook", "Hooks", "hook_output", "hook_outputs", "dummy_eval", "model_sizes"]
 
 HookFunc = Callable[[nn.Module, Any, Any], Any]
 
@@ -21,7 +20,14 @@ class Hook:
     """Keeps what `hook_func(module, inputs, output)` returned last in `stored`.
 
     It is called at each forward pass of `module`, or with `is_forward=False` at each backward pass, with the gradients
-    of both. Removed by `remove`, or at the end of a `with` block. `detach`: it gets tensors without their graph."""
+    of both. Removed by `remove`, or at the end of a `with` block. `detach`: it gets tensors without their graph.
+
+    >>> layer = nn.Linear(3, 2)
+    >>> with Hook(layer, lambda module, inputs, output: output.mean().item()) as hook:
+    ...     _ = layer(torch.ones(4, 3))
+    >>> isinstance(hook.stored, float)
+    True
+    """
 
     def __init__(self, module: nn.Module, hook_func: HookFunc, is_forward: bool = True, detach: bool = True) -> None:
         self.hook_func, self.detach, self.stored = hook_func, detach, None
@@ -45,7 +51,14 @@ class Hook:
 
 
 class Hooks:
-    """A `Hook` on each of the modules, together: `hooks[i]`, `hooks.stored` (a list), `remove`, `with`."""
+    """A `Hook` on each of the modules, together: `hooks[i]`, `hooks.stored` (a list), `remove`, `with`.
+
+    >>> model = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+    >>> with Hooks(model, lambda module, inputs, output: output.shape) as hooks:
+    ...     _ = model(torch.ones(4, 3))
+    >>> hooks.stored
+    [torch.Size([4, 2]), torch.Size([4, 2])]
+    """
 
     def __init__(self, modules: Iterable[nn.Module], hook_func: HookFunc, is_forward: bool = True,
                  detach: bool = True) -> None:
@@ -88,50 +101,40 @@ def _output(module: nn.Module, inputs: Any, output: Any) -> Any:
 
 
 def hook_output(module: nn.Module, detach: bool = True, grad: bool = False) -> Hook:
-    """A hook that stores the module's output, or with `grad` the gradients of its outputs (a tuple)."""
+    """A hook that stores the module's output, or with `grad` the gradients of its outputs (a tuple).
+
+    >>> layer = nn.Linear(3, 2)
+    >>> with hook_output(layer) as hook:
+    ...     output = layer(torch.ones(4, 3))
+    >>> torch.equal(hook.stored, output)
+    True
+    """
     return Hook(module, _output, is_forward=not grad, detach=detach)
 
 
 def hook_outputs(modules: Iterable[nn.Module], detach: bool = True, grad: bool = False) -> Hooks:
-    """`hook_output` for each of the modules."""
-    return Hooks(modules, _output, is_forward=not grad, detach=detach)
+    """`hook_output` for each of the modules.
 
-
-class HookCallback(LearnerCallback):
-    """Has `self.hook(module, inputs, output)`, to be overridden, called at each forward pass of `modules` in a run.
-
-    `modules`: default all with parameters of their own. What the calls returned last is in `self.hooks.stored`. The
-    hooks come off when the run ends, however it ends. RuntimeError for a compiled model, which would not call them.
+    >>> model = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+    >>> with hook_outputs(model) as hooks:
+    ...     _ = model(torch.ones(4, 3))
+    >>> len(hooks)
+    2
     """
-
-    hooks: Hooks | None = None
-
-    def __init__(self, learn: Any, modules: Sequence[nn.Module] | None = None) -> None:
-        super().__init__(learn)
-        self.modules = modules or [m for m in learn.model.modules() if list(m.parameters(recurse=False))]
-
-    def hook(self, module: nn.Module, inputs: Any, output: Any) -> Any:
-        """What is done with a module's output (without its graph)."""
-
-    def on_train_begin(self, **kwargs: Any) -> None:
-        if any(is_compiled(m) for m in self.learn.model.modules()):
-            raise RuntimeError(f"compiled code calls no hooks of a {type(self).__name__}: learn.compile(False) "
-                               "turns it off; a model from torch.compile is to be replaced by the one it was made of")
-        self.hooks = Hooks(self.modules, self.hook)
-
-    def on_train_end(self, **kwargs: Any) -> None:
-        if self.hooks is not None:
-            self.hooks.remove()
-        self.hooks = None
+    return Hooks(modules, _output, is_forward=not grad, detach=detach)
 
 
 def dummy_eval(model: nn.Module, size: tuple[int, ...] = (64, 64)) -> Any:
     """The model's output, in eval mode, for one random sample (1, channels, *size), with as many channels as its first
-    layer takes. Modes are as before afterwards. ValueError for a model without a layer that tells."""
+    layer takes. Modes are as before afterwards. ValueError for a model without such a layer.
+
+    >>> dummy_eval(simple_cnn((3, 8, 2)), size=(16, 16)).shape
+    torch.Size([1, 2])
+    """
     weights = (getattr(m, "weight", None) for m in flatten_model(model))
     weight: Any = next((w for w in weights if isinstance(w, Tensor) and w.ndim > 1), None)
     if weight is None:
-        raise ValueError(f"no layer of this {type(model).__name__} tells how many channels it takes")
+        raise ValueError(f"this {type(model).__name__} has no layer with weights that shows how many channels it takes")
     flags = [(m, m.training) for m in model.modules()]
     model.eval()
     try:
@@ -143,7 +146,11 @@ def dummy_eval(model: nn.Module, size: tuple[int, ...] = (64, 64)) -> Any:
 
 
 def model_sizes(model: nn.Module, size: tuple[int, ...] = (64, 64)) -> list[torch.Size | None]:
-    """The output shape of each child of `model` for one random sample of that size; None where it is no tensor."""
+    """The output shape of each child of `model` for one random sample of that size; None where it is no tensor.
+
+    >>> model_sizes(simple_cnn((3, 8, 2)), size=(16, 16))
+    [torch.Size([1, 8, 8, 8]), torch.Size([1, 2, 4, 4]), torch.Size([1, 2])]
+    """
     with uncompiled(model), hook_outputs(model.children()) as hooks:
         dummy_eval(model, size)
         outputs = [first_tensor(output) for output in hooks.stored]
