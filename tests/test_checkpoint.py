@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from minifast.disk import previous_of
 from minifast.fakes import fake_learner
-from minifast.files import load_file, previous_of, save_file
+from minifast.files import load_file, save_file
 from minifast.snapshot import preserved
 from minifast.utils import rng_state, set_rng_state
 

@@ -14,10 +14,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from minifast.callback import Callback
-from minifast.callbacks import Checkpoint, OneCycleScheduler
+from minifast.callbacks import EMA, Checkpoint, OneCycleScheduler
 from minifast.data import DataBunch
+from minifast.disk import previous_of
 from minifast.fakes import fake_data, fake_learner
-from minifast.files import load_file, previous_of, save_file
+from minifast.files import load_file, save_file
 from minifast.metrics import accuracy
 
 HERE = Path(__file__).parent
@@ -133,7 +134,7 @@ def test_a_damaged_file_is_told_and_the_one_before_it_used(tmp_path):
     assert equal(whole, again) and again.callbacks[0].batches == 21 - 6
     for p in (path, previous_of(path)):
         p.write_bytes(p.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="run.ckpt is damaged.*To train anew, delete it"):
+    with pytest.raises(ValueError, match="run.ckpt is damaged.*To train from the beginning, delete it"):
         fit(learner(tmp_path / "b"))
 
 
@@ -207,7 +208,7 @@ def test_checkpoint_by_name_and_two_fits_in_one_script(tmp_path):
 
 def test_only_one_process_at_a_time(tmp_path):
     (tmp_path / "models").mkdir()
-    hold = ("import sys; from pathlib import Path; from minifast.files import lock; "
+    hold = ("import sys; from pathlib import Path; from minifast.disk import lock; "
             "held = lock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()")
     command = [sys.executable, "-c", hold, str(tmp_path / "models" / "run.ckpt")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
@@ -308,6 +309,7 @@ def test_two_layer_groups_and_other_trainable_parameters(tmp_path):
 def test_ctrl_c_loses_no_batch_in_training_nor_in_validation(tmp_path, epoch, train, left):
     class Interrupts(Callback):
         def __init__(self): self.seen = False
+        def state_dict(self): return {}     # what a validation has changed is not in the file
         def on_batch_begin(self, **state):
             if not self.seen and (state["epoch"], state["train"]) == (epoch, train) and state["num_batch"] in (3, 7):
                 self.seen = True
@@ -323,3 +325,37 @@ def test_ctrl_c_loses_no_batch_in_training_nor_in_validation(tmp_path, epoch, tr
     fit(again, every=1000)
     assert equal(whole, again)
     assert again.callbacks[0].batches == left
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_ctrl_c_in_a_validation_begins_it_again_as_it_was(tmp_path, batch):
+    """With items that draw, a metric that draws, a callback that counts, and averaged weights in the model."""
+    class Noise(torch.utils.data.Dataset):
+        def __len__(self): return 12
+        def __getitem__(self, i): return torch.rand(5), i % 4
+
+    class Counts(Callback):
+        def __init__(self): self.n, self.now = 0, False
+        def state_dict(self): return {"n": self.n}
+        def on_batch_end(self, train, num_batch, epoch):
+            self.n += not train
+            if self.now and not train and epoch == 1 and self.n == 3 + batch:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    def drawn(output, target):
+        return torch.rand(())
+
+    def run(folder, now=False):
+        torch.manual_seed(1)
+        data = DataBunch.create(Noise(), Noise(), bs=4, seed=1, loss_func=nn.CrossEntropyLoss())
+        learn, counts = fake_learner(data=data, metrics=[drawn], path=tmp_path / folder), Counts()
+        counts.now = now
+        torch.manual_seed(2)
+        try:
+            learn.fit(3, 0.1, callbacks=[EMA(learn), counts, Checkpoint(learn, "run", every=1000)])
+        except KeyboardInterrupt:
+            assert now
+        return learn, counts.n
+
+    (whole, n), (cut, _), (again, m) = run("a"), run("b", now=True), run("b")
+    assert cut.stopped == "by KeyboardInterrupt in epoch 1, batch 3" and equal(whole, again) and (n, m) == (9, 9)

@@ -11,11 +11,13 @@ import torch
 
 from ..callback import LearnerCallback
 from ..checks import file_name, positive_float, positive_int
-from ..files import RUN, load_run, lock, save_file
+from ..disk import lock, previous_of
+from ..files import RUN, load_run, save_file
 from ..order import Order
 from ..same_run import differences, named, settings
 from ..snapshot import learner_state, load_learner_state, plain
 from ..state import Changes
+from ..utils import map_tensors
 
 __all__ = ["Checkpoint"]
 
@@ -43,9 +45,13 @@ class Checkpoint(LearnerCallback):
     def __init__(self, learn: Any, name: str | Path, every: int | None = None, seconds: float = 10.0,
                  extend: bool = False) -> None:
         super().__init__(learn)
-        self.path = learn.path / learn.model_dir / f"{file_name('a checkpoint', name)}.ckpt"
+        # absolute, because a program may go to another folder while it trains
+        self.path = (learn.path / learn.model_dir / f"{file_name('a checkpoint', name)}.ckpt").absolute()
+        self.previous = previous_of(self.path)
         self.every = None if every is None else positive_int("every", every)
         self.seconds, self.extend = positive_float("seconds", seconds), extend
+        self.lock: Any = None
+        self.before_validation: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: what it keeps is about the file."""
@@ -57,10 +63,13 @@ class Checkpoint(LearnerCallback):
         self.pass_state = self.learn.data.train_dl.state_dict()
         run = load_run(self.path)
         if run is None:
+            self.previous.unlink(missing_ok=True)   # of another run, whose file has been deleted
             save_file(self._run(fields), self.path)  # what cannot be written is told now, not after an hour
             return None
         self._check(run["settings"])
-        return self._go_on(run)
+        position = self._go_on(run)
+        self.before_validation = self._what_validation_changes()    # it may go on there
+        return position
 
     def on_epoch_begin(self) -> None:
         self.pass_state = self.learn.data.train_dl.state_dict()  # a pass is repeated from the state before it
@@ -69,16 +78,20 @@ class Checkpoint(LearnerCallback):
         # a pass that a callback has just ended is not one to go on with: the end of the epoch is the next chance
         if train and not stop_epoch and (self._due(iteration + 1) or self.learn.interrupted):
             self._save(num_batch=num_batch + 1, iteration=iteration + 1)
-        elif not train and self.learn.interrupted and num_batch == len(self.learn.data.train_dl):
-            self._save()  # all batches of the epoch are trained; its validation will begin anew
+        if train and num_batch + 1 == len(self.learn.data.train_dl):
+            self.before_validation = self._what_validation_changes()
 
     def on_epoch_end(self, epoch: int, n_epochs: int, iteration: int, stop_training: bool) -> None:
         self.pass_state = self.learn.data.train_dl.state_dict()
         if stop_training or epoch + 1 >= n_epochs or self._due(iteration) or self.learn.interrupted:
             self._save(epoch=epoch + 1, num_batch=0)
 
-    def on_train_end(self) -> None:
-        if getattr(self, "lock", None):
+    def on_train_end(self, train: bool, num_batch: int) -> None:
+        # not in the validation itself: there the model may hold averaged weights
+        if not train and self.learn.interrupted and num_batch == len(self.learn.data.train_dl) and self.lock:
+            self._save(self.before_validation)  # all batches are trained; the validation is to begin again
+        self.before_validation = {}
+        if self.lock:
             self.lock.close()
             self.lock = None
 
@@ -87,17 +100,30 @@ class Checkpoint(LearnerCallback):
             return iteration % self.every == 0
         return time.monotonic() - self.saved_at >= max(self.seconds, 50 * self.cost)
 
-    def _save(self, **position: int) -> None:
+    def _save(self, before: dict[str, Any] | None = None, **position: int) -> None:
         began = time.monotonic()
         if not all(torch.isfinite(p).all() for p in self.learn.model.parameters()):
             warnings.warn(f"the parameters are not finite any more; {self.path} keeps the last that were")
         else:
             try:
-                save_file(self._run({**self.learn.handler.fields, **position}), self.path, keep_previous=True)
+                run = self._run({**self.learn.handler.fields, **position})
+                if before:
+                    run = {**run, "loaders": before["loaders"], "learner": run["learner"] | before["learner"],
+                           "callbacks": run["callbacks"] | before["callbacks"]}
+                save_file(run, self.path, keep_previous=True)
             except OSError as e:
                 warnings.warn(f"{self.path} could not be written ({e}); training goes on")
         self.saved_at = time.monotonic()
         self.cost = self.saved_at - began
+
+    def _what_validation_changes(self) -> dict[str, Any]:
+        """These parts of the run's file as they are now. Weights and the record are not among them: they are large, and
+        the same after a validation."""
+        run, record = self._run(self.learn.handler.fields), named(self.learn.handler)
+        learner = {k: v for k, v in run["learner"].items() if k not in ("model", "opt", "grads")}
+        callbacks = {k: v for k, v in run["callbacks"].items() if record[k] is not self.learn.recorder}
+        return {"loaders": run["loaders"], "learner": map_tensors(learner, torch.clone),
+                "callbacks": map_tensors(callbacks, torch.clone)}
 
     def _run(self, fields: dict[str, Any]) -> dict[str, Any]:
         learn = self.learn
