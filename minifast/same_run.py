@@ -4,7 +4,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from .snapshot import plain
 from .state import State
 from .utils import is_plain
 
-__all__ = ["differences", "named", "settings", "shapes_training"]
+__all__ = ["check_same", "named", "settings", "shapes_training"]
 
 
 def named(handler: Any) -> dict[str, Callback]:
@@ -54,7 +54,13 @@ def settings(learn: Any) -> dict[str, Any]:
     return plain(found)  # type: ignore[no-any-return]
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
-    """Which of these settings differ, by name, in words."""
-    return {key: f"{key}: {before.get(key)} then, {now.get(key)} now" for key in {**before, **now}
-            if before.get(key) != now.get(key)}
+def check_same(path: Path, before: dict[str, Any], now: dict[str, Any], but: Sequence[str] = ()) -> None:
+    """ValueError, which names the file and what has changed, unless these settings are equal; those in `but` may
+    differ."""
+    wrong = [f"{key}: {before.get(key)} then, {now.get(key)} now" for key in {**before, **now}
+             if before.get(key) != now.get(key) and key not in but]
+    if wrong:
+        raise ValueError(
+            f"{path} is a run that was begun with other settings, so it cannot be continued exactly ("
+            + "; ".join(wrong) + "). Set them back, or choose another name to train anew. (More or fewer epochs: "
+            "ask for it with Checkpoint(learn, name, extend=True) among the callbacks.)")

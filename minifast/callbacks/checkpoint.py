@@ -14,7 +14,7 @@ from ..checks import file_name, positive_float, positive_int
 from ..disk import lock, previous_of
 from ..files import RUN, load_run, save_file
 from ..order import Order
-from ..same_run import differences, named, settings
+from ..same_run import check_same, named, settings
 from ..snapshot import learner_state, load_learner_state, plain
 from ..state import Changes
 from ..utils import map_tensors
@@ -45,9 +45,8 @@ class Checkpoint(LearnerCallback):
     def __init__(self, learn: Any, name: str | Path, every: int | None = None, seconds: float = 10.0,
                  extend: bool = False) -> None:
         super().__init__(learn)
-        # absolute, because a program may go to another folder while it trains
-        self.path = (learn.path / learn.model_dir / f"{file_name('a checkpoint', name)}.ckpt").absolute()
-        self.previous = previous_of(self.path)
+        path = learn.path / learn.model_dir / f"{file_name('a checkpoint', name)}.ckpt"
+        self.path, self.previous = path.absolute(), previous_of(path)   # once: a program may go to another folder
         self.every = None if every is None else positive_int("every", every)
         self.seconds, self.extend = positive_float("seconds", seconds), extend
         self.lock: Any = None
@@ -66,10 +65,8 @@ class Checkpoint(LearnerCallback):
             self.previous.unlink(missing_ok=True)   # of another run, whose file has been deleted
             save_file(self._run(fields), self.path)  # what cannot be written is told now, not after an hour
             return None
-        self._check(run["settings"])
-        position = self._go_on(run)
-        self.before_validation = self._what_validation_changes()    # it may go on there
-        return position
+        check_same(self.path, run["settings"], self.settings, ("number of epochs", "optimizer steps") * self.extend)
+        return self._go_on(run)
 
     def on_epoch_begin(self) -> None:
         self.pass_state = self.learn.data.train_dl.state_dict()  # a pass is repeated from the state before it
@@ -87,11 +84,10 @@ class Checkpoint(LearnerCallback):
             self._save(epoch=epoch + 1, num_batch=0)
 
     def on_train_end(self, train: bool, num_batch: int) -> None:
-        # not in the validation itself: there the model may hold averaged weights
-        if not train and self.learn.interrupted and num_batch == len(self.learn.data.train_dl) and self.lock:
-            self._save(self.before_validation)  # all batches are trained; the validation is to begin again
-        self.before_validation = {}
         if self.lock:
+            # not in the validation itself: there the model may hold averaged weights
+            if not train and self.learn.interrupted and num_batch == len(self.learn.data.train_dl):
+                self._save(self.before_validation)  # all batches are trained; the validation is to begin again
             self.lock.close()
             self.lock = None
 
@@ -107,9 +103,8 @@ class Checkpoint(LearnerCallback):
         else:
             try:
                 run = self._run({**self.learn.handler.fields, **position})
-                if before:
-                    run = {**run, "loaders": before["loaders"], "learner": run["learner"] | before["learner"],
-                           "callbacks": run["callbacks"] | before["callbacks"]}
+                for part, values in (before or {}).items():
+                    run[part] = run[part] | values if isinstance(values, dict) else values
                 save_file(run, self.path, keep_previous=True)
             except OSError as e:
                 warnings.warn(f"{self.path} could not be written ({e}); training goes on")
@@ -117,36 +112,22 @@ class Checkpoint(LearnerCallback):
         self.cost = self.saved_at - began
 
     def _what_validation_changes(self) -> dict[str, Any]:
-        """These parts of the run's file as they are now. Weights and the record are not among them: they are large, and
-        the same after a validation."""
-        run, record = self._run(self.learn.handler.fields), named(self.learn.handler)
-        learner = {k: v for k, v in run["learner"].items() if k not in ("model", "opt", "grads")}
-        callbacks = {k: v for k, v in run["callbacks"].items() if record[k] is not self.learn.recorder}
-        return {"loaders": run["loaders"], "learner": map_tensors(learner, torch.clone),
-                "callbacks": map_tensors(callbacks, torch.clone)}
+        run = self._run(self.learn.handler.fields)      # but for weights and record, which are large and do not change
+        large = {"learner": ("model", "opt", "grads"), "callbacks": (type(self.learn.recorder).__name__,)}
+        small = {part: {k: v for k, v in run[part].items() if k not in names} for part, names in large.items()}
+        return {"loaders": run["loaders"], **map_tensors(small, torch.clone)}
 
     def _run(self, fields: dict[str, Any]) -> dict[str, Any]:
         learn = self.learn
-        loaders = [self.pass_state, *(dl.state_dict() for dl in learn.data.dls[1:])]
-        return {"what": RUN, "settings": self.settings, "loaders": loaders,
+        return {"what": RUN, "settings": self.settings,
+                "loaders": [self.pass_state, *(dl.state_dict() for dl in learn.data.dls[1:])],
                 "position": plain({name: fields[name] for name in POSITION}), "learner": learner_state(learn),
                 "callbacks": {name: plain(cb.state_dict()) for name, cb in named(learn.handler).items()}}
-
-    def _check(self, before: dict[str, Any]) -> None:
-        changed = differences(before, self.settings)
-        wrong = [words for name, words in changed.items()
-                 if not (self.extend and name in ("number of epochs", "optimizer steps"))]
-        if wrong:
-            raise ValueError(
-                f"{self.path} is a run that was begun with other settings, so it cannot be continued exactly ("
-                + "; ".join(wrong) + "). Set them back, or choose another name to train anew. (More or fewer epochs: "
-                "ask for it with Checkpoint(learn, name, extend=True) among the callbacks.)")
 
     def _go_on(self, run: dict[str, Any]) -> Changes:
         learn, position = self.learn, run["position"]
         if self.extend:
-            s = learn.handler.state
-            position |= {"n_epochs": s.n_epochs, "n_updates": s.n_updates, "stop_training": False}
+            position |= {n: learn.handler.fields[n] for n in ("n_epochs", "n_updates", "stop_training")}
         try:
             load_learner_state(learn, run["learner"])
         except (RuntimeError, ValueError, KeyError) as e:
@@ -159,10 +140,11 @@ class Checkpoint(LearnerCallback):
                 cb.load_state_dict(run["callbacks"][name])
         if position["smooth_loss"] is not None:
             position["smooth_loss"] = position["smooth_loss"].to(learn.data.device)
-        finished = position["stop_training"] or position["epoch"] >= position["n_epochs"]
+        self.before_validation = self._what_validation_changes()    # it may go on there
         learn.recorder.rewrite(position["epoch"], learn.handler.state.pbar)
         if not learn.silent:  # not on the standard output: there the table is to be as if nothing had happened
-            print(f"{self.path} is a finished run: it is loaded, nothing is trained. To train anew, choose another name"
-                  if finished else f"{self.path} goes on in epoch {position['epoch']} at batch {position['num_batch']}",
+            finished = position["stop_training"] or position["epoch"] >= position["n_epochs"]
+            print(self.path, "is a finished run: it is loaded, nothing is trained. To train anew, choose another name"
+                  if finished else f"goes on in epoch {position['epoch']} at batch {position['num_batch']}",
                   file=sys.stderr)
         return position  # type: ignore[no-any-return]
