@@ -2,37 +2,67 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import gzip
 import hashlib
 import http.client
 import os
 import shutil
 import sys
-import tarfile
 import tempfile
 import time
 import urllib.request
-import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .archives import unpack
 from .checks import as_path
 
 __all__ = ["URLs", "untar_data", "data_folder"]
 
 
 class URLs:
-    """Data sets of fast.ai. MNIST_SAMPLE comes with minifast and needs no network."""
+    """Addresses of fast.ai's data sets, for `untar_data`. MNIST_SAMPLE comes with minifast and needs no network.
 
-    _FASTAI, _S3 = "http://files.fast.ai/data/examples/", "https://s3.amazonaws.com/fast-ai-imageclas/"
+    >>> URLs.PETS.rsplit("/", 1)[1]
+    'oxford-iiit-pet'
+    """
+
+    _FASTAI, _S3 = "http://files.fast.ai/data/examples/", "https://s3.amazonaws.com/fast-ai-"
+    # pictures and their classes
     MNIST_SAMPLE = _FASTAI + "mnist_sample"
     MNIST_TINY = _FASTAI + "mnist_tiny"
-    MNIST = _S3 + "mnist_png"
+    MNIST_VAR_SIZE_TINY = _S3 + "imageclas/mnist_var_size_tiny"
+    MNIST = _S3 + "imageclas/mnist_png"
     CIFAR = _FASTAI + "cifar10"
-    CIFAR_100 = _S3 + "cifar100"
+    CIFAR_100 = _S3 + "imageclas/cifar100"
     DOGS = _FASTAI + "dogscats"
-    PETS = _S3 + "oxford-iiit-pet"
+    PETS = _S3 + "imageclas/oxford-iiit-pet"
+    CALTECH_101 = _S3 + "imageclas/caltech_101"
+    CARS = _S3 + "imageclas/stanford-cars"
+    CUB_200_2011 = _S3 + "imageclas/CUB_200_2011"
+    FLOWERS = _S3 + "imageclas/oxford-102-flowers"
+    FOOD = _S3 + "imageclas/food-101"
+    IMAGENETTE = _S3 + "imageclas/imagenette2"
+    IMAGENETTE_160 = _S3 + "imageclas/imagenette2-160"
+    IMAGENETTE_320 = _S3 + "imageclas/imagenette2-320"
+    IMAGEWOOF = _S3 + "imageclas/imagewoof2"
+    IMAGEWOOF_160 = _S3 + "imageclas/imagewoof2-160"
+    IMAGEWOOF_320 = _S3 + "imageclas/imagewoof2-320"
+    PLANET_SAMPLE = _FASTAI + "planet_sample"
+    PLANET_TINY = _FASTAI + "planet_tiny"
+    # pictures with masks, points or boxes
+    CAMVID = _S3 + "imagelocal/camvid"
+    CAMVID_TINY = _FASTAI + "camvid_tiny"
+    BIWI_SAMPLE = _FASTAI + "biwi_sample"
+    BIWI_HEAD_POSE = _S3 + "imagelocal/biwi_head_pose"
+    COCO_SAMPLE = _S3 + "coco/coco_sample"
+    COCO_TINY = _S3 + "coco/coco_tiny"
+    PASCAL_2007 = _S3 + "imagelocal/pascal_2007"
+    # tables and texts
+    ADULT_SAMPLE = _FASTAI + "adult_sample"
+    ML_SAMPLE = _FASTAI + "movie_lens_sample"
+    HUMAN_NUMBERS = _FASTAI + "human_numbers"
+    IMDB_SAMPLE = _FASTAI + "imdb_sample"
+    IMDB = _S3 + "nlp/imdb"
 
 
 # size and md5 of the first MiB, as fastai v1 publishes them
@@ -48,13 +78,6 @@ CHECKS = {
 BUNDLED = {URLs.MNIST_SAMPLE: "mnist_sample.tgz"}
 SUFFIXES = (".tgz", ".tar.gz")
 STALLED = 30  # seconds without a byte, then the download is given up
-
-# An archive of a few kilobytes can hold terabytes. Pictures shrink little and tables to a tenth, so this is far from
-# any data set; gzip comes to a thousandth.
-LARGEST, TIMES_LARGEST = 2**26, 100     # bytes unpacked: the first, and this many times the archive's own
-MOST_MEMBERS = 10**7                    # files and folders
-DEEPEST = 64                            # folders in folders
-LONGEST_HEADER = 2**20                  # bytes that say of one member what it is called
 
 
 def data_folder() -> Path:
@@ -118,7 +141,7 @@ def untar_data(url: str, dest: Path | str | None = None, force_download: bool = 
         else:
             _download(url if url.endswith(SUFFIXES) else url + SUFFIXES[0], archive, target)
             _check(archive, url, sha256)
-        _extract(archive, scratch / "unpacked", url, target)
+        unpack(archive, scratch / "unpacked", url, target)
         if not _has_data(scratch / "unpacked" / name):
             raise ValueError(f"the archive of {url} does not hold a folder {name}")
         _put(scratch / "unpacked" / name, target, scratch / "old", force_download)
@@ -178,100 +201,3 @@ def _check(archive: Path, url: str, sha256: str | None) -> None:
     if url in CHECKS and (size, start) != CHECKS[url]:
         raise ValueError(f"the archive of {url} has {size} bytes and begins with the MD5 {start}, not {CHECKS[url]}: "
                          "it is damaged or another file")
-
-
-# a file and a folder of one name, or one in the other's place
-OF_ITS_NAMES = FileExistsError, NotADirectoryError, IsADirectoryError
-
-
-class _Member(tarfile.TarInfo):
-    """A header that is damaged, or long enough to fill the memory, is an error: tarfile takes the first for the end of
-    the archive, and reads the second."""
-
-    @classmethod
-    def frombuf(cls, buf: Any, encoding: str, errors: str) -> _Member:
-        try:
-            member = super().frombuf(buf, encoding, errors)
-        except tarfile.TarError as e:
-            if buf.strip(b"\0"):
-                raise ValueError(f"a header is damaged: {e}") from e
-            raise
-        if not (member.isreg() or member.isdir()) and member.size > LONGEST_HEADER:
-            raise ValueError(f"a header has {member.size} bytes")
-        return member
-
-
-class _Limited:
-    """A stream that ends in a ValueError when more than `most` bytes have been read from it."""
-
-    def __init__(self, stream: Any, most: int) -> None:
-        self.stream, self.left, self.most = stream, most, most
-
-    def read(self, n: int) -> bytes:
-        block: bytes = self.stream.read(n)
-        self.left -= len(block)
-        if self.left < 0:
-            raise ValueError(_too_large(self.most))
-        return block
-
-
-def _too_large(most: int) -> str:
-    return (f"unpacked it has more than {most / 2**20:.0f} MiB, {TIMES_LARGEST} times its own size or more, as no data "
-            "set has")
-
-
-def _extract(archive: Path, folder: Path, url: str, target: Path) -> None:
-    """Unpack files and folders, nothing else, and none outside `folder`.
-
-    tarfile's own filter does it too, but the first releases of Python 3.11 lack it, and it asks the disk about every
-    name: 1.9 s instead of 0.9 for the 14,435 files of the MNIST sample.
-    """
-    most = LARGEST + TIMES_LARGEST * archive.stat().st_size
-    made: set[Path] = set()
-    try:
-        with gzip.open(archive) as file:
-            stream = _Limited(file, most)
-            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:  # type: ignore[call-overload]
-                n = 0
-                while (member := tar.next()) is not None:
-                    n += 1
-                    tar.members = []    # tarfile keeps them all
-                    if n > MOST_MEMBERS:
-                        raise ValueError(f"it has more than {MOST_MEMBERS} files and folders")
-                    if member.size > stream.left:
-                        raise ValueError(f"{member.name!r} has {member.size} bytes: {_too_large(most)}")
-                    _unpack(tar, member, folder, made)
-            while stream.read(2**20):  # to its checksum; tarfile takes a cut header for the end
-                pass
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError) as e:
-        raise ValueError(f"the archive of {url} cannot be unpacked: {e}. If it should be so, unpack it by other means "
-                         f"and put its folder at {target}") from e
-    except OSError as e:
-        e.add_note(f"this happened while the archive of {url} was unpacked into {folder.parent}")
-        raise
-
-
-def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, made: set[Path]) -> None:
-    name = Path(member.name)
-    if name.anchor or ".." in name.parts:
-        raise ValueError(f"it would write outside its folder, to {member.name!r}")
-    if len(name.parts) > DEEPEST:
-        raise ValueError(f"it has more than {DEEPEST} folders in folders, {member.name[:50]!r}...")
-    if member.issparse() or not (member.isreg() or member.isdir()):
-        raise ValueError(f"{member.name!r} is neither a file nor a folder")
-    path = folder / name
-    parent = path if member.isdir() else path.parent
-    try:
-        if parent not in made:
-            parent.mkdir(parents=True, exist_ok=True)
-            made.add(parent)
-        if member.isreg():
-            with open(path, "wb") as f:
-                shutil.copyfileobj(tar.extractfile(member), f)  # type: ignore[arg-type]
-    except OSError as e:
-        if e.errno in (errno.ENAMETOOLONG, errno.EINVAL):
-            raise ValueError(f"the name {member.name[:50]!r}... is none that a file can have here: "
-                             f"{e.strerror}") from None
-        if isinstance(e, OF_ITS_NAMES):
-            raise ValueError(f"{member.name!r} is a file and a folder at once") from None
-        raise

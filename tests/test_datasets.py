@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from minifast import datasets
+from minifast import archives, datasets
 from minifast.datasets import URLs, data_folder, untar_data
 
 MNIST = Path(__file__).parents[2] / "shared/data/mnist"
@@ -282,8 +282,8 @@ def test_names_that_cannot_be_are_named_with_archive_and_url(names, said, file_u
 
 
 def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(file_url, home, monkeypatch):
-    monkeypatch.setattr(datasets, "LARGEST", 2**20)
-    monkeypatch.setattr(datasets, "TIMES_LARGEST", 10)
+    monkeypatch.setattr(archives, "LARGEST", 2**20)
+    monkeypatch.setattr(archives, "TIMES_LARGEST", 10)
     bombs = [{"digits/x": bytes(2**22)}, {f"digits/{i}": b"" for i in range(4000)},
              {f"digits/{i}": bytes(2**19) for i in range(8)}]
     for bomb in bombs:
@@ -293,14 +293,14 @@ def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(file_url, 
     behind = gzip.compress(gzip.decompress(archive()) + bytes(2**22))     # zeros behind the archive's end
     with pytest.raises(ValueError, match="more than 1 MiB"):
         untar_data(file_url(behind))
-    monkeypatch.setattr(datasets, "MOST_MEMBERS", 3)
+    monkeypatch.setattr(archives, "MOST_MEMBERS", 3)
     with pytest.raises(ValueError, match="more than 3 files and folders"):
         untar_data(file_url(archive({f"digits/{i}": b"" for i in range(4)})))
     assert len(contents(untar_data(file_url(archive({f"digits/{i}": b"" for i in range(3)}))))) == 3
 
 
 def test_a_header_that_would_fill_the_memory_or_is_damaged_is_refused(file_url, home, monkeypatch):
-    monkeypatch.setattr(datasets, "LONGEST_HEADER", 5000)
+    monkeypatch.setattr(archives, "LONGEST_HEADER", 5000)
     with pytest.raises(ValueError, match="a header has 6[0-9]{3} bytes"):
         untar_data(file_url(archive({"digits/" + "n" * 6000: b"x"})))
     whole = bytearray(gzip.decompress(archive()))
@@ -318,7 +318,7 @@ def test_a_sparse_file_is_refused(file_url):
 def test_a_full_disk_is_no_fault_of_the_archive(file_url, monkeypatch, home):
     def full(*args):
         raise OSError(28, "No space left on device")
-    monkeypatch.setattr(datasets.shutil, "copyfileobj", full)
+    monkeypatch.setattr(archives.shutil, "copyfileobj", full)
     url = file_url(archive())
     with pytest.raises(OSError, match="No space left") as e:
         untar_data(url)

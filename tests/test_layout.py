@@ -31,6 +31,7 @@ RANKS = {
     "losses": 7,
     "metrics": 7,
     "hooks": 7.5,
+    "archives": 7.9,
     "workers": 7.9,
     "datasets": 8,
     "loaders": 8,
