@@ -3,11 +3,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.ndimage import map_coordinates
 
+from minifast.data import DatasetType
 from minifast.device_loader import DeviceDataLoader
+from minifast.fakes import fake_learner
 from minifast.loaders import ItemLoader, Seeded, TensorLoader
 from minifast.vision.augment import Augment
+from minifast.vision.data import ImageDataBunch
 from minifast.vision.geometry import (
     dihedral,
     flip_lr,
@@ -20,6 +24,8 @@ from minifast.vision.geometry import (
     tilt,
     zoom,
 )
+from minifast.vision.image import pixels
+from minifast.vision.image_list import SegmentationItemList
 from minifast.vision.plan import ResizeMethod
 from minifast.vision.transform import (
     brightness,
@@ -357,10 +363,10 @@ def test_gpus_see_the_same(monkeypatch):
 
 def test_how_far_pictures_may_be_shrunk_when_they_are_decoded():
     tfms = get_transforms()[0]
-    assert [Augment(tfms, 128).shrink(350, w) for w in (400, 300, 100)] == [2, 1, 1]
+    assert [Augment(tfms, 128).shrink(350, w) for w in (400, 300, 100)] == [2, 2, 1]
     assert [Augment(tfms, size, how).shrink(900, 500) for size, how in (
         (100, "crop"), (100, "squish"), (100, "pad"), (100, "no"), (None, "crop"), ((300, 100), "crop"))] == [
-            3, 3, 6, 1, 1, 2]
+            4, 4, 8, 1, 1, 2]
     assert Augment(rand_resize_crop(max_scale=3.0), 100).shrink(900, 900) == 3
     assert Augment(zoom_crop((1.0, 4.5)), 100).shrink(900, 900) == 2
 
@@ -452,3 +458,147 @@ def test_the_mean_of_tta():
     assert [t.tolist() for t in tta_mean(plain, passes, beta=None)] == [[[1, 0]], [[0.25, 0.75]]]
     with pytest.raises(ValueError, match="beta is the weight"):
         tta_mean(plain, passes, 1.5)
+
+
+# ---- in an ImageDataBunch
+
+SIZES = [(40, 30), (33, 50), (64, 64), (24, 31), (70, 90), (35, 35)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve smooth pictures of two classes, of various sizes and formats."""
+    for i in range(12):
+        h, w = SIZES[i % 6]
+        small = Image.fromarray(np.random.default_rng(i).integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        path = tmp_path / "ab"[i % 2]
+        path.mkdir(exist_ok=True)
+        image = small.resize((w, h), Image.Resampling.BICUBIC)
+        image.save(path / f"{i}.{'png' if i % 3 else 'jpg'}")
+    return tmp_path
+
+
+def bunch(folder, ds_tfms=None, **kwargs):
+    options = {"valid_pct": 0.25, "seed": 0, "bs": 4, "device": "cpu", "size": 16, **kwargs}
+    return ImageDataBunch.from_folder(folder, ds_tfms=get_transforms() if ds_tfms is None else ds_tfms, **options)
+
+
+def same(a, b):
+    a, b = list(a), list(b)
+    return len(a) == len(b) > 0 and all(torch.equal(s, t) for p, q in zip(a, b, strict=True)
+                                        for s, t in zip(p, q, strict=True))
+
+
+def test_batches_are_the_same_in_memory_from_disk_and_by_workers(folder):
+    data = bunch(folder)
+    first, second = list(data.train_dl), list(data.train_dl)
+    assert [x.shape for x, _ in first] == [(4, 3, 16, 16)] * 2 and not same(first, second)
+    assert len({tuple(image.shape) for image in data.train_ds.images}) > 1
+    for kwargs in {"max_memory": 0}, {"max_memory": 0, "num_workers": 2}, {"num_workers": 2}:
+        other = bunch(folder, **kwargs)
+        assert (other.train_ds.images is None) == ("max_memory" in kwargs)
+        assert same(first, other.train_dl)
+        assert same(second[1:], other.train_dl.batches(1))      # resumed within a pass
+    assert not same(first, bunch(folder, seed=1).train_dl)
+    state = data.train_dl.state_dict()
+    shown = data.one_batch()
+    assert data.train_dl.state_dict() == state and torch.equal(data.one_batch()[0], shown[0])
+    assert torch.equal(next(iter(data.train_dl))[0], shown[0])
+
+
+def test_what_is_not_trained_on_is_cropped_in_the_middle(folder):
+    data = bunch(folder)
+    assert same(data.valid_dl, data.valid_dl)
+    x, _ = data.one_batch(DatasetType.Valid)
+    want = [moved([], pixels(path, data.fit), size=16) for path in data.valid_ds.items]
+    assert torch.equal(x, torch.stack([image.expand(3, -1, -1) for image in want]))
+    assert torch.equal(data.prepare_item(data.valid_ds.items[0]), x[:1])
+    assert torch.equal(next(iter(data.test_on(data.valid_ds.items)))[0], x)
+    assert torch.equal(next(iter(bunch(folder, ([flip_lr()], None)).valid_dl))[0], x)
+    plain = next(iter(bunch(folder, (None, None)).valid_dl))[0]     # PIL resizes these
+    assert (plain - x).abs().mean() < 0.03
+
+
+def test_options_of_the_data_reach_its_transforms(folder):
+    white = folder / "a" / "white.png"
+    Image.new("RGB", (60, 30), (255, 255, 255)).save(white)
+    for how, mode, least in ("pad", "zeros", 0), ("pad", "border", 1), ("crop", "zeros", 1), ("squish", "zeros", 1):
+        data = bunch(folder, resize_method=how, padding_mode=mode)
+        assert data.prepare_item(white).min() == least, (how, mode)
+    with pytest.raises(ValueError, match="no resize method 'cut'"):
+        bunch(folder, resize_method="cut")
+    wide = bunch(folder, size=(12, 20))
+    assert next(iter(wide.train_dl))[0].shape == (4, 3, 12, 20) and wide.size == (12, 20)
+    with pytest.raises(ValueError, match="come to the sizes .*: give size="):
+        list(bunch(folder, size=None).train_dl)
+    assert next(iter(bunch(folder, (rand_pad(2, 8), [crop_pad(8)]), size=None).train_dl))[0].shape == (4, 3, 8, 8)
+
+
+def test_other_transforms_may_stand_before_and_behind(folder):
+    def invert(x):
+        return 255 - x
+    seen = []
+
+    def look(x):
+        seen.append(tuple(x.shape))
+        return x
+    plain = next(iter(bunch(folder, (None, [crop_pad()])).valid_dl))[0]
+    before = next(iter(bunch(folder, (None, [invert, look, crop_pad()])).valid_dl))[0]
+    assert torch.allclose(before, 1 - plain, atol=1e-5) and len(set(seen)) > 1
+    seen.clear()
+    behind = next(iter(bunch(folder, (None, [flip_lr(1.0), look, invert, flip_lr(1.0)])).valid_dl))[0]
+    assert (behind - (1 - plain)).abs().mean() < 0.03
+
+
+def test_pictures_of_one_size_lie_on_the_device_as_one_tensor(tmp_path):
+    for i in range(8):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        Image.fromarray(picture(28, 28, seed=i)[0].numpy()).save(tmp_path / "ab"[i % 2] / f"{i}.png")
+    data = bunch(tmp_path, size=None)
+    assert isinstance(data.train_dl.dl, TensorLoader) and data.train_ds.images.shape == (6, 1, 28, 28)
+    first, second = list(data.train_dl), list(data.train_dl)
+    assert first[0][0].shape == (4, 3, 28, 28) and not same(first, second)
+    again = bunch(tmp_path, size=None)
+    again.train_dl.load_state_dict({**again.train_dl.state_dict(), "passes": 1})
+    assert same(second, again.train_dl)
+
+
+def test_decoding_to_fewer_pixels(tmp_path):
+    image = Image.fromarray(picture(6, 8).permute(1, 2, 0).numpy()).resize((80, 60), Image.Resampling.BICUBIC)
+    image.save(tmp_path / "a.png")
+    image.save(tmp_path / "a.jpg", quality=98)
+    for by, size in ((1, (60, 80)), (2, (30, 40)), (4, (15, 20)), (5, (12, 16))):
+        want = torch.from_numpy(np.array(image.reduce(by))).permute(2, 0, 1)
+        assert torch.equal(pixels(tmp_path / "a.png", lambda h, w, by=by: by), want) and want.shape[1:] == size
+        if by < 5:
+            jpg = pixels(tmp_path / "a.jpg", lambda h, w, by=by: by)
+            assert jpg.shape == want.shape and (jpg.float() - want.float()).abs().mean() < 4
+    at_most_four = pixels(tmp_path / "a.jpg", lambda h, w: 5)
+    assert at_most_four.shape == (3, 15, 20)
+
+
+def test_lr_find_leaves_no_trace_in_what_is_drawn(folder):
+    data = bunch(folder, bs=2)
+    want = list(bunch(folder, bs=2).train_dl)
+    layers = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2)]
+    learn = fake_learner(data=data, layers=layers, path=folder)
+    learn.lr_find(num_it=6)
+    assert same(want, data.train_dl)
+
+
+def test_masks_of_a_data_bunch_move_with_their_pictures(tmp_path):
+    for name in ("pictures", "masks"):
+        (tmp_path / name).mkdir()
+    for i, (h, w) in enumerate(SIZES):
+        small = Image.fromarray(np.random.default_rng(i).integers(0, 2, (5, 6), dtype=np.uint8))
+        mask = np.array(small.resize((w, h), Image.Resampling.NEAREST))
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{i}.png")
+        Image.fromarray(mask * 255).save(tmp_path / "pictures" / f"{i}.png")
+    data = (SegmentationItemList.from_folder(tmp_path / "pictures").split_none()
+            .label_from_func(lambda p: tmp_path / "masks" / p.name, classes=["no", "yes"])
+            .transform(get_transforms(max_rotate=30, max_lighting=0, flip_vert=True), size=20, tfm_y=True)
+            .databunch(bs=6, device="cpu", seed=0))
+    [(x, y)] = data.train_dl
+    assert x.shape == (6, 3, 20, 20) and y.shape == (6, 20, 20) and y.dtype == torch.int64
+    sure = (x[:, 0] - 0.5).abs() > 0.3
+    assert sure.float().mean() > 0.6 and torch.equal((x[:, 0] > 0.5)[sure], (y > 0)[sure])

@@ -23,7 +23,6 @@ __all__ = ["RandTransform", "Augment"]
 
 TURN, PAD, MOVE, CROP, PIXELS = range(5)    # in this order, whatever the order in the list; the resizing follows TURN
 PIXELS_AT_ONCE = 2**14  # of one channel, on the CPU: what a step works on then fits in the processor's cache
-TTA_SCALE = 1.35
 EPS = 1e-6              # black and white have no logit: this far from them pixels are cut off
 
 
@@ -101,7 +100,8 @@ class Augment:
         x, y = batch
         pictures, seeds = x if isinstance(x, Seeded) else (x, None)
         plan, pick = self.plan(pictures, seeds)
-        return _moved(pictures, plan, pick), _moved(y, plan, pick, nearest=True) if self.masks else y
+        moved = self.masks and y[0].ndim > 1    # what is only to be predicted has none
+        return _moved(pictures, plan, pick), _moved(y, plan, pick, nearest=True) if moved else y
 
     def picture(self, x: Tensor) -> Tensor:
         """One picture (channels, h, w), of bytes or of floats in [0, 1], as another of that kind."""
@@ -126,12 +126,12 @@ class Augment:
 
     def shrink(self, h: int, w: int) -> int:
         """By which whole number both sides of a picture may be divided when it is decoded: no pixel is then made of
-        less than one, also where `tfms` or `TTA_SCALE` enlarge it."""
+        less than one, also where `tfms` enlarge it."""
         if self.size is None or self.method is ResizeMethod.NO:
             return 1
         ratio = h / self.size[0], w / self.size[1]
         apart = max(ratio) if self.method is ResizeMethod.PAD else min(ratio)
-        return max(1, int(apart / max(TTA_SCALE, math.prod(tfm.enlarges for tfm in self.tfms))))
+        return max(1, int(apart / math.prod(tfm.enlarges for tfm in self.tfms)))
 
 
 def _moved(pictures: Tensor | Sequence[Tensor], plan: Plan, pick: Pick, nearest: bool = False) -> Tensor:
@@ -150,18 +150,20 @@ def _moved(pictures: Tensor | Sequence[Tensor], plan: Plan, pick: Pick, nearest:
     light = torch.tensor(plan.light, dtype=torch.float32, device=device).view(2, n, 1, 1, 1)
     fewer = strides(plan.matrix, plan.sizes, size)
     lit = (plan.light != [[1], [0]]).any(0)
+    copied = plan.copied
+    scale = 255 if first.dtype == torch.uint8 and not nearest else 1
     with one_thread() if on_cpu else contextlib.nullcontext():
         for start in range(0, n, at_once):
             rows = slice(start, start + at_once)
             x = (pictures[rows] if isinstance(pictures, Tensor) else pictures[start][None]).float()
-            if not plan.copied[rows].all():
+            if not copied[rows].all():
                 noise = pick.noise(rows, size, plan.jitter).to(device) if plan.jitter[rows].any() else None
                 x = x if nearest else _averaged(x, *fewer[rows].min(0).astype(int))
                 x = warp(x, matrix[rows], size, plan.padding, nearest, noise)
-            if not nearest:
-                x = x.div(255) if first.dtype == torch.uint8 else x
-                x = torch.logit(x, EPS).mul_(light[0, rows]).add_(light[1, rows]).sigmoid_() if lit[rows].any() else x
-            out[rows] = x
+            new = out[rows]     # written to in place: memory that is new costs as much as the work on it
+            torch.div(x.expand_as(new), scale, out=new) if scale > 1 else new.copy_(x)
+            if lit[rows].any() and not nearest:
+                new.logit_(EPS).mul_(light[0, rows]).add_(light[1, rows]).sigmoid_()
     return out if nearest else _with_holes(out, plan)
 
 

@@ -15,9 +15,10 @@ from ..device_loader import DeviceDataLoader
 from ..loaders import ItemLoader
 from ..plots import show
 from ..utils import listify
-from .dataset import ImageDataset, Normalizer, Transform, channel_stats, collate, transformed
+from .augment import Augment
+from .dataset import ImageDataset, Normalizer, Transform, channel_stats, collate, collate_any, transformed
 from .folders import find_pictures, folder_classes
-from .image import Size, as_floats, pixels
+from .image import Fit, Size, pixels
 from .labels import CategoryList, Labels, first_group, plain_labels
 from .loading import Options, make, split_at_random
 from .tables import file_names, label_columns, read_table
@@ -37,8 +38,10 @@ class ImageDataBunch(DataBunch):
 
     bs, val_bs: batch sizes for training and where nothing is learned (default of the second: the first).
     size: height and width (one number: both) to scale and centre-crop to; without it all pictures must have one size.
-    ds_tfms: (for training, for all other uses), each None, a function of a picture (3, H, W) uint8 or a list of them,
-        torchvision's for example; it may return uint8, floats in [0, 1] or a PIL image.
+    ds_tfms: (for training, for all other uses), as `get_transforms` makes them; each None, a function of a picture (3,
+        H, W) uint8 or a list of them, torchvision's for example; it may return uint8, floats in [0, 1] or a PIL image.
+    resize_method, padding_mode: how `get_transforms`' bring pictures to `size`, and what lies beyond their borders, see
+        `Augment`.
     num_workers: processes that decode and transform picture by picture; 0: this process.
     device: where batches go; default is the GPU if there is one.
     seed: of the order of training, of what transforms draw, and of a random split; None draws one.
@@ -58,6 +61,7 @@ class ImageDataBunch(DataBunch):
     """
 
     size: Size | None = None
+    fit: Fit = None
     valid_tfms: Sequence[Transform] = ()
     num_workers: int = 0
     norm: Normalizer | None = None
@@ -203,10 +207,10 @@ class ImageDataBunch(DataBunch):
     def prepare_item(self, item: Any) -> Tensor:
         """One picture as a batch (1, 3, H, W) for the model: a path or PIL image goes the way of the validation
         pictures, scaled to their size; a tensor is taken as the dataset gives it, bytes or floats in [0, 1]."""
-        image = pixels(item, self.size)
+        image = pixels(item, self.fit)
         if not isinstance(item, Tensor):
             image = transformed(image.repeat(3 // image.shape[0], 1, 1), self.valid_tfms)
-        return self._prepared(as_floats(image[None])[0])
+        return self._prepared(image)
 
     def test_on(self, items: Sequence[Any], bs: int | None = None) -> DeviceDataLoader:
         """Batches of new pictures, prepared as for validation (scaled, transformed, normalised), in their order.
@@ -224,8 +228,9 @@ class ImageDataBunch(DataBunch):
                 raise FileNotFoundError(f"there is no file {item}")
         y = torch.zeros(len(items), dtype=torch.long) if self.labels is None else self.labels.blank(len(items))
         like = self.valid_dl or self.fix_dl or self.train_dl
-        ds = ImageDataset(items, y, self.classes, None, self.size, self.valid_tfms)
-        dl = ItemLoader(ds, bs or like.batch_size or 64, seed=0, num_workers=self.num_workers, collate_fn=collate)
+        ds = ImageDataset(items, y, self.classes, None, self.fit, self.valid_tfms)
+        make_batch = collate_any if any(isinstance(tfm, Augment) for tfm in like.tfms) else collate
+        dl = ItemLoader(ds, bs or like.batch_size or 64, seed=0, num_workers=self.num_workers, collate_fn=make_batch)
         return DeviceDataLoader(dl, self.device, list(like.tfms))
 
     def add_test(self, items: Sequence[Any]) -> ImageDataBunch:

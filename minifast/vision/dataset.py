@@ -10,10 +10,11 @@ from torch.utils.data import Dataset, default_collate
 
 from ..loaders import Batch
 from ..utils import listify
-from .image import DifferentSizes, Size, as_floats, pixels
+from .augment import RandTransform
+from .image import DifferentSizes, Fit, as_floats, pixels
 
-__all__ = ["ImageDataset", "Transform", "Normalizer", "transformed", "transform_lists", "float_batch", "collate",
-           "channel_stats"]
+__all__ = ["ImageDataset", "Transform", "Normalizer", "transformed", "transform_lists", "split_transforms",
+           "float_batch", "collate", "collate_any", "stacked", "channel_stats"]
 
 Transform = Callable[[Any], Any]
 
@@ -27,8 +28,10 @@ class ImageDataset(Dataset[Any]):
     items: paths, PIL images or tensors.
     y: the targets, a row for each item: a tensor, or `Masks`.
     classes: the names of the classes, or None.
-    images: all pictures decoded, uint8 (n, 1 or 3, H, W), or None, and then each is decoded when it is needed.
-    size: height and width that pictures are brought to when they are decoded; None leaves each in its own.
+    images: all pictures decoded, uint8 (n, 1 or 3, H, W), or a list of them, or None, and then each is decoded when it
+        is needed.
+    fit: what pictures come to when they are decoded: height and width; or fewer pixels, see `Augment.shrink`; None
+        leaves each as it is.
     tfms: functions that each picture goes through, as bytes (3, H, W); see `transformed`. Items that are tensors
         already are left unchanged.
 
@@ -38,9 +41,10 @@ class ImageDataset(Dataset[Any]):
     """
 
     def __init__(self, items: Sequence[Any], y: Any, classes: Sequence[Any] | None = None,
-                 images: Tensor | None = None, size: Size | None = None, tfms: Sequence[Transform] = ()) -> None:
+                 images: Tensor | Sequence[Tensor] | None = None, fit: Fit = None,
+                 tfms: Sequence[Transform] = ()) -> None:
         self.items, self.y, self.classes = items, y, classes
-        self.images, self.size, self.tfms = images, size, tfms
+        self.images, self.fit, self.tfms = images, fit, tfms
 
     def __len__(self) -> int:
         return len(self.items)
@@ -51,7 +55,7 @@ class ImageDataset(Dataset[Any]):
 
     def raw(self, i: int) -> Tensor:
         """Picture `i` as bytes (3, H, W), before any transform."""
-        image = pixels(self.items[i], self.size) if self.images is None else self.images[i]
+        image = pixels(self.items[i], self.fit) if self.images is None else self.images[i]
         return image.repeat(3 // image.shape[0], 1, 1)
 
 
@@ -81,6 +85,18 @@ def _flat(tfms: Any) -> list[Transform]:
         else:
             flat.append(_to_floats if name == "ToTensor" else tfm)
     return flat
+
+
+def split_transforms(tfms: Sequence[Transform]) -> tuple[list[Transform], list[RandTransform]]:
+    """(those that each picture goes through by itself, those that a batch can go through, behind them)."""
+    alone: list[Transform] = []
+    last: list[RandTransform] = []
+    for tfm in tfms:
+        if isinstance(tfm, RandTransform):
+            last.append(tfm)
+        else:
+            alone, last = [*alone, *last, tfm], []
+    return alone, last
 
 
 def _to_floats(image: Any) -> Tensor:
@@ -178,6 +194,17 @@ class Normalizer:
         return x * self.std.to(x.device) + self.mean.to(x.device)
 
 
+def collate_any(items: list[tuple[Tensor, Tensor]]) -> Any:
+    """A batch of pictures and targets: each a tensor, or a list of tensors where their sizes differ."""
+    x, y = zip(*items, strict=True)
+    return stacked(x), stacked(y)
+
+
+def stacked(tensors: Sequence[Tensor]) -> Tensor | Sequence[Tensor]:
+    """One tensor of them all if they have one shape, else a list of them."""
+    return torch.stack(list(tensors)) if len({t.shape for t in tensors}) == 1 else list(tensors)
+
+
 def collate(items: list[tuple[Tensor, Tensor]]) -> Any:
     """A batch of pictures; ValueError if their sizes differ."""
     shapes = {tuple(x.shape) for x, _ in items}
@@ -190,7 +217,7 @@ def collate(items: list[tuple[Tensor, Tensor]]) -> Any:
 def channel_stats(ds: ImageDataset) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel, exact for the pictures that are looked at."""
     some = range(0, len(ds), -(-len(ds) // TO_MEASURE))
-    images = (ds.raw(i) for i in some) if ds.images is None else [ds.images.transpose(0, 1)]
+    images = [ds.images.transpose(0, 1)] if isinstance(ds.images, Tensor) else (ds.raw(i) for i in some)
     counts = torch.zeros(1, 256, dtype=torch.float64)
     for image in images:
         counts = counts + torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in image])

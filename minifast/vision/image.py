@@ -6,7 +6,7 @@ import io
 import os
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSP
          8: "ROTATE_90"}
 
 Size = tuple[int, int]
+# what a picture comes to when it is decoded: a size; sides divided by a whole number, which is a function of height and
+# width; or as it lies on the disk
+Fit = Size | Callable[[int, int], int] | None
 
 
 def open_image(item: Any, size: int | Size | None = None) -> Tensor:
@@ -36,10 +39,10 @@ def open_image(item: Any, size: int | Size | None = None) -> Tensor:
     return as_floats(pixels(item, as_size(size))[None])[0]
 
 
-def pixels(item: Any, size: Size | None = None) -> Tensor:
+def pixels(item: Any, fit: Fit = None) -> Tensor:
     """A picture as a tensor (1 or 3, H, W), of uint8 where it comes from a file or PIL; a tensor as it is."""
     if not isinstance(item, Tensor):
-        array = _decoded(item, size)
+        array = _decoded(item, fit)
         return torch.from_numpy(np.array(array[None] if array.ndim == 2 else array.transpose(2, 0, 1)))
     if item.ndim != 3 or item.shape[0] not in (1, 3):
         raise ValueError(f"a picture is a tensor (1 or 3, height, width), not {tuple(item.shape)}")
@@ -95,6 +98,20 @@ def decode(paths: Sequence[Path], size: Size | None = None) -> Tensor:
         return _stacked(len(paths), pool.map(one, paths), h, w)
 
 
+def decode_each(paths: Sequence[Path], fits: Sequence[Fit], max_memory: int) -> list[Tensor] | None:
+    """Pictures from disk as uint8 tensors (1 or 3, H, W), in parallel; None if all of them, in colour, need more than
+    `max_memory` bytes. ValueError that names the file if one cannot be read."""
+    images = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for image in pool.map(pixels, paths, fits):
+            images.append(image)
+            max_memory -= 3 * image[0].numel()
+            if max_memory < 0:
+                pool.shutdown(cancel_futures=True)
+                return None
+    return images
+
+
 class DifferentSizes(ValueError):
     """Pictures do not have one size, so no tensor can hold them."""
 
@@ -110,36 +127,43 @@ def _stacked(n: int, arrays: Iterable[np.ndarray[Any, Any]], h: int, w: int) -> 
     return out
 
 
-def _decoded(item: Any, size: Size | None) -> np.ndarray[Any, Any]:
+def _decoded(item: Any, fit: Fit) -> np.ndarray[Any, Any]:
     """Bytes (H, W) of a grey picture or (H, W, 3) of one in colour, from a path or PIL. Transparency is dropped."""
     from PIL import Image, UnidentifiedImageError
     if not isinstance(item, (Image.Image, str, os.PathLike)):   # a number would be taken for an open file
         raise TypeError(f"a picture is a path, a PIL image or a tensor, not {type(item).__name__}")
     try:
         if isinstance(item, Image.Image):
-            return _bytes(item, size)
+            return _bytes(item, fit)
         with open(item, "rb", buffering=0) as f:    # PIL reads by small pieces: 47 µs a small picture, this way 34
             content = io.BytesIO(f.read())
         with Image.open(content) as im:
-            return _bytes(im, size)
+            return _bytes(im, fit)
     except UnidentifiedImageError:
         raise ValueError(f"{item} cannot be read as a picture: it has none of the formats that PIL knows") from None
     except Exception as e:
         raise _unreadable(item, e) from e
 
 
-def _bytes(im: Any, size: Size | None) -> np.ndarray[Any, Any]:
+def _bytes(im: Any, fit: Fit) -> np.ndarray[Any, Any]:
     from PIL import Image, ImageOps
     if _has_wide_channels(im):  # PIL would cut these off
         raise ValueError(f"its channels have more than 8 bits (mode {im.mode}), convert it first")
+    h, w = im.height, im.width
+    by = fit(h, w) if callable(fit) else 1
+    if by > 1:  # JPEG files decode to a half, a quarter or an eighth in less time
+        im.draft(im.mode, (w // by, h // by))
+        by //= round(h / im.height)
     if im.mode not in ("L", "RGB"):
         if isinstance(im.info.get("transparency"), bytes):     # of a palette: PIL warns unless it goes this way
             im = im.convert("RGBA")
         im = im.convert("L" if im.mode in ("1", "LA") else "RGB")
     if turn := TURNS.get(_orientation(im)):
         im = im.transpose(Image.Transpose[turn])
-    if size and size != (im.height, im.width):
-        im = ImageOps.fit(im, (size[1], size[0]), Image.Resampling.BILINEAR)
+    if by > 1:
+        im = im.reduce(by)
+    if isinstance(fit, tuple) and fit != (im.height, im.width):
+        im = ImageOps.fit(im, (fit[1], fit[0]), Image.Resampling.BILINEAR)
     return np.asarray(im)
 
 

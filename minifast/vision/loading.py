@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -10,15 +11,19 @@ from torch import Tensor
 
 from .. import device_loader, loaders
 from ..checks import did_you_mean
+from ..device_loader import DeviceDataLoader
 from ..loaders import ItemLoader, Loader, TensorLoader
-from .dataset import ImageDataset, Transform, collate, float_batch, transform_lists
-from .image import DifferentSizes, Size, as_size, decode, picture_shape
+from .augment import Augment
+from .dataset import ImageDataset, collate, collate_any, float_batch, split_transforms, stacked, transform_lists
+from .image import DifferentSizes, Fit, Size, as_size, decode, decode_each, picture_shape
 from .labels import Labels, labels_of
 from .masks import Masks
+from .plan import ResizeMethod
 
 __all__ = ["Options", "Labelled", "make", "split_at_random", "split_rows"]
 
 Labelled = tuple[Sequence[Path], Sequence[Any]]
+Images = Tensor | Sequence[Tensor] | None
 Bunch = TypeVar("Bunch")
 
 
@@ -34,43 +39,62 @@ class Options(TypedDict, total=False):
     max_memory: int
     classes: Sequence[Any] | None
     label_cls: type[Labels] | None
+    resize_method: ResizeMethod | str
+    padding_mode: str
 
 
 def make(cls: type[Bunch], path: Path | str, train: Labelled, valid: Labelled, test: Sequence[Path] = (), *,
          bs: int = 64, val_bs: int | None = None, size: Any = None, ds_tfms: Any = None, num_workers: int = 0,
          device: torch.device | str | None = None, seed: int | None = None, max_memory: int = 2**30,
          classes: Sequence[Any] | None = None, label_cls: type[Labels] | None = None, labels: Labels | None = None,
+         resize_method: ResizeMethod | str = ResizeMethod.CROP, padding_mode: str = "reflection",
          **unknown: Any) -> Bunch:
     """An `ImageDataBunch` (`cls`) of these pictures with plain labels; its arguments are explained there."""
     for name in unknown:
         raise TypeError(f"ImageDataBunch does not know the argument {name!r}."
                         + did_you_mean(name, [*Options.__annotations__, "seed", "valid_pct", "label_delim"]))
-    size, seed, (train_tfms, valid_tfms) = as_size(size), loaders.settled(seed), transform_lists(ds_tfms)
+    size, seed = as_size(size), loaders.settled(seed)
+    (train_tfms, train_last), (valid_tfms, valid_last) = map(split_transforms, transform_lists(ds_tfms))
     device = device_loader.default_device() if device is None else device_loader.resolved(device)
     labels = labels_of([*train[1], *valid[1]], classes, label_cls) if labels is None else labels
     items = [list(train[0]), list(valid[0]), list(test)]
     y = [labels.targets(train[1]), labels.targets(valid[1]), labels.blank(len(test))]
-    images = _in_memory(sum(items, []), size, max_memory, may_differ=bool(train_tfms or valid_tfms))
-    if images is not None:
-        size = (images.shape[2], images.shape[3])
+    masked = isinstance(y[0], Masks)
+    augmented = bool(train_last or valid_last)
+    augments = [Augment(last, size, resize_method, padding_mode, masked) for last in (train_last, valid_last)]
+    # a mask is not shrunk, and its picture would be by a part of a pixel more or less
+    by_batch = augmented and size is not None and not masked
+    fits: list[Fit] = [augments[k > 0].shrink if by_batch else None if augmented else size for k in range(3)]
+    may_differ = augmented or bool(train_tfms or valid_tfms)
+    images = _in_memory(items, fits, max_memory, may_differ)
+    if isinstance(images[0], Tensor) and not (augmented and size):
+        size = (images[0].shape[2], images[0].shape[3])
+        fits = [size] * 3
     for part in y:
-        if isinstance(part, Masks):
+        if isinstance(part, Masks) and not augmented:
             part.size = size
-    on_cpu, on_device = (_parts(images, items, where) for where in ("cpu", device))
+    on_device = [part.to(device) if isinstance(part, Tensor) else part for part in images]
 
-    def dl(k: int, tfms: Sequence[Transform], bs: int, train: bool = False) -> Loader:
-        ds = ImageDataset(items[k], y[k], labels.classes, on_cpu[k], size, tfms)
+    def dl(k: int, bs: int, train: bool = False) -> Loader:
+        tfms = train_tfms if train else valid_tfms
+        ds = ImageDataset(items[k], y[k], labels.classes, images[k], fits[k], tfms)
         x = on_device[k]
-        if x is None or tfms or not isinstance(ds.y, Tensor):
-            return ItemLoader(ds, bs, train, train, seed, num_workers, collate)
-        return TensorLoader(x, ds.y.to(device), bs, train, train, seed, ds)
+        if isinstance(x, Tensor) and isinstance(ds.y, Tensor) and not tfms:
+            return TensorLoader(x, ds.y.to(device), bs, train, train, seed, ds)
+        workers = num_workers if x is None or tfms or masked else 0    # else there is nothing for others to do
+        return ItemLoader(ds, bs, train, train, seed, workers, collate_any if augmented else collate)
 
-    train_dl = loaders.filled(dl(0, train_tfms, bs, train=True))
-    valid_dl, test_dl, fix_dl = (dl(k, valid_tfms, bs if val_bs is None else val_bs) if items[k] else None
-                                 for k in (1, 2, 0))
+    def prepared(dl: Loader, augment: Augment) -> Any:
+        dl.seeded = augmented
+        return DeviceDataLoader(dl, device, [augment]) if augmented else dl
+
+    train_dl = prepared(loaders.filled(dl(0, bs, train=True)), augments[0])
+    valid_dl, test_dl, fix_dl = (
+        prepared(dl(k, bs if val_bs is None else val_bs), augments[1]) if items[k] else None for k in (1, 2, 0))
     given: Any = (train_dl, valid_dl, test_dl, device, path, labels.loss_func, labels.classes, fix_dl)
     data: Any = cls(*given)
-    data.size = size or (None if train_tfms or valid_tfms else picture_shape(items[0][0]))
+    data.size = size or (None if may_differ else picture_shape(items[0][0]))
+    data.fit = fits[1] if by_batch else data.size
     data.valid_tfms, data.num_workers, data.labels = valid_tfms, num_workers, labels
     data.add_tfm(float_batch)
     return data  # type: ignore[no-any-return]
@@ -93,21 +117,22 @@ def split_at_random(items: Sequence[Path], labels: Sequence[Any], pct: float,
     return train, valid
 
 
-def _in_memory(items: Sequence[Path], size: Size | None, max_memory: int, may_differ: bool) -> Tensor | None:
-    """All pictures decoded; None if they do not fit, or differ in size where transforms may yet bring them to one."""
-    h, w = size or picture_shape(items[0])
-    if len(items) * 3 * h * w > max_memory:
-        return None
-    try:
-        return decode(items, size)
-    except DifferentSizes:
-        if may_differ:
-            return None
-        raise
-
-
-def _parts(images: Tensor | None, items: Sequence[Any], device: Any) -> Sequence[Tensor | None]:
-    """The pictures of each set, views of one tensor on the device."""
+def _in_memory(sets: Sequence[Sequence[Path]], fits: Sequence[Fit], max_memory: int, may_differ: bool) -> list[Images]:
+    """The pictures of each set, decoded, in one tensor if they have one size; None if all do not fit into memory."""
+    items = sum(map(list, sets), [])
+    h, w = fits[0] if isinstance(fits[0], tuple) else picture_shape(items[0])
+    by = fits[0](h, w) if callable(fits[0]) else 1
+    lengths = [len(part) for part in sets]
+    if len(items) * 3 * (h // by) * (w // by) > max_memory:
+        return [None] * len(sets)
+    if isinstance(fits[0], tuple | None):
+        try:
+            return list(torch.split(decode(items, fits[0]), lengths))
+        except DifferentSizes:
+            if not may_differ:
+                raise
+    images = decode_each(items, [fit for fit, n in zip(fits, lengths, strict=True) for _ in range(n)], max_memory)
     if images is None:
-        return [None] * len(items)
-    return torch.split(images.to(device), [len(part) for part in items])
+        return [None] * len(sets)
+    rest = iter(images)
+    return [stacked(list(islice(rest, n))) for n in lengths]

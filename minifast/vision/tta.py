@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from ..device_loader import DeviceDataLoader
-from .augment import CROP, TTA_SCALE, TURN, Augment, RandTransform
+from .augment import CROP, TURN, Augment, RandTransform
 from .geometry import flip_lr, zoom
 from .transform import crop_pad
 
 __all__ = ["tta_tfms", "tta_loaders", "tta_mean"]
 
+SCALE = 1.35
 
-def tta_tfms(tfms: Sequence[Any], scale: float = TTA_SCALE) -> list[list[Any]]:
+
+def tta_tfms(tfms: Sequence[Any], scale: float = SCALE) -> list[list[Any]]:
     """The transforms of the eight passes: enlarged by `scale` at each corner, first unflipped, then flipped; and those
     of `tfms`, the transforms for training, that do not crop, flip, turn by quarters or zoom.
 
@@ -34,7 +36,7 @@ def tta_tfms(tfms: Sequence[Any], scale: float = TTA_SCALE) -> list[list[Any]]:
 
 
 def tta_loaders(dl: DeviceDataLoader, tfms: Sequence[RandTransform],
-                scale: float = TTA_SCALE) -> Iterator[DeviceDataLoader]:
+                scale: float = SCALE) -> Iterator[DeviceDataLoader]:
     """The batches of `dl` eight times, each pass with its own transforms, see `tta_tfms`, and its own draws.
 
     dl: batches of pictures that go through an `Augment`; it is left unchanged, its position too. It must not shuffle
