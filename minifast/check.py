@@ -21,7 +21,7 @@ from .metrics import as_metric
 from .progress import Progress, format_time
 from .snapshot import learner_state, preserved
 from .state import State
-from .utils import listify, shape_of, tensors_in
+from .utils import listify, run_model, shape_of, tensors_in
 
 __all__ = ["Report", "check"]
 
@@ -105,7 +105,7 @@ def _told(report: Report, what: str) -> Iterator[None]:
 
 def _try_batch(learn: Any, x: Any, y: Any, report: Report) -> None:
     model = learn.model.train()
-    output = model(*listify(x))
+    output = run_model(model, x)
     loss = learn.loss_func(output, *listify(y))
     report.add(True, f"a batch is {shape_of(x)}, its target {shape_of(y)}, the output {shape_of(output)}")
     devices = {str(t.device) for t in [*tensors_in(x), *model.parameters()]}
@@ -139,7 +139,7 @@ def _overfit(learn: Any, x: Any, y: Any, epochs: int, report: Report) -> None:
     while len(losses) < STEPS and time.perf_counter() - began < SECONDS:
         start = time.perf_counter()
         opt.zero_grad()
-        loss = learn.loss_func(learn.model(*listify(x)), *listify(y))
+        loss = learn.loss_func(run_model(learn.model, x), *listify(y))
         loss.backward()
         opt.step()
         losses.append(float(loss.detach()))  # waits for the device, so the times are those of the work

@@ -1,14 +1,18 @@
 """`DeviceDataLoader`: any batches, on their device and prepared."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from .loaders import Batch, TensorLoader, generators_kept, pair
+from .batches import last_is_target, pair, tensors_of
+from .loaders import Batch, TensorLoader, ToPair, generators_kept
 from .utils import listify, rng_state, set_rng_state, to_device
 
 __all__ = ["DeviceDataLoader", "default_device"]
@@ -29,22 +33,31 @@ def resolved(device: torch.device | str | int) -> torch.device:
 
 
 class DeviceDataLoader:
-    """Any iterable of (x, y) batches, moved to `device` and passed through `tfms`, functions of a batch (x, y).
+    """Any batches, as (inputs, targets), on their device and transformed.
 
-    Our own loaders keep their promises about order. Other iterables are asked anew for each pass, and a pass that
-    begins in the middle produces and drops what comes before; how they shuffle is their affair (a torch DataLoader with
-    a `generator` has that generator's state kept with the run). TypeError for what could serve one pass only.
+    dl: an iterable of batches, or a function that returns one, such as a generator function.
+    device: where batches go; None: the GPU if there is one.
+    tfms: functions of a batch (x, y) that return one, applied in this order.
+    to_pair: makes (inputs, targets) of a batch as `dl` gives it; None: see `pair`.
+
+    Loaders of our own begin a pass anywhere. Other iterables begin again for each pass, and a pass that starts in the
+    middle produces its first batches and drops them; how they shuffle is not controlled (of a torch DataLoader with a
+    `generator` that generator's state is kept with the run).
+
+    TypeError for what could serve one pass only, or holds no batches. A pass without one batch is a ValueError, one
+    that is shorter or longer than its length a warning.
+
+    >>> [(x, y)] = DeviceDataLoader([{"a": torch.zeros(2), "labels": torch.ones(2)}], "cpu")
+    >>> x, y
+    ({'a': tensor([0., 0.])}, tensor([1., 1.]))
     """
 
-    def __init__(self, dl: Any, device: torch.device | str | None = None, tfms: Any = None) -> None:
-        if isinstance(dl, Iterator):
-            raise TypeError(f"a {type(dl).__name__} is used up after one pass: give a list, a DataLoader, or an object "
-                            "whose __iter__ begins anew")
-        if not isinstance(dl, Iterable):
-            raise TypeError(f"batches must come from something to iterate over, not {dl!r}")
-        self.dl: Any = dl
+    def __init__(self, dl: Any, device: torch.device | str | None = None, tfms: Any = None,
+                 to_pair: ToPair | None = None) -> None:
+        self.dl: Any = _restartable(dl)
         self.tfms = listify(tfms)
         self.device = default_device() if device is None else resolved(device)
+        self.to_pair = to_pair or _usual_pair(dl)
         self.begun_at: dict[str, Any] | None = None
 
     def __len__(self) -> int:
@@ -52,7 +65,15 @@ class DeviceDataLoader:
             return len(self.dl)
         except TypeError:
             raise TypeError(f"{type(self.dl).__name__} has no length, and a schedule needs the number of batches: "
-                            "give it a __len__") from None
+                            "give it a __len__, or say DataBunch(..., n_batches=) for an epoch") from None
+
+    @property
+    def length(self) -> int | None:
+        """The number of batches, or None where that is not known: a torch DataLoader's `__len__` may raise."""
+        try:
+            return len(self)
+        except TypeError:
+            return None
 
     def __iter__(self) -> Iterator[Batch]:
         return self.batches()
@@ -60,8 +81,22 @@ class DeviceDataLoader:
     def batches(self, start: int = 0) -> Iterator[Batch]:
         """One pass over the prepared batches, from batch `start` on."""
         inner = self.dl.batches(start) if hasattr(self.dl, "batches") else self._from(start)
-        ready = isinstance(self.dl, TensorLoader) and self.dl.x.device == self.dl.y.device == self.device
-        return inner if ready and not self.tfms else map(self.prepare, inner)
+        ready = isinstance(self.dl, TensorLoader) and self.dl.device == self.device
+        return inner if ready and not self.tfms else self._prepared(inner, start)
+
+    def _prepared(self, inner: Iterator[Any], start: int) -> Iterator[Batch]:
+        done = start
+        for batch in inner:     # no map(): a StopIteration out of a transform would be the end of the pass
+            done += 1
+            yield self.prepare(batch)
+        if done == self.length:
+            return
+        if not done:
+            raise ValueError(f"a pass over the {type(self.dl).__name__} gave not one batch: it must give batches each "
+                             "time that it is iterated over")
+        if self.length is not None:
+            warnings.warn(f"a pass over the {type(self.dl).__name__} had {done} batches, and its length is "
+                          f"{self.length}: schedules, which go by the length, do not fit it")
 
     def _from(self, start: int) -> Iterator[Any]:
         """A pass over a loader that knows of no positions: begun as it was begun before, and wound on to `start`."""
@@ -79,7 +114,11 @@ class DeviceDataLoader:
 
     def prepare(self, batch: Any) -> Batch:
         """A batch as the model gets it: on the device and transformed."""
-        x, y = (_on(part, self.device) for part in pair(batch))
+        x, y = self.to_pair(batch)
+        return self.transform(_on(x, self.device), _on(y, self.device))
+
+    def transform(self, x: Any, y: Any) -> Batch:
+        """Inputs and targets that are on the device, after the transforms."""
         for tfm in self.tfms:
             x, y = tfm((x, y))
         return x, y
@@ -119,6 +158,40 @@ class DeviceDataLoader:
         if "generator" in state:
             self.dl.generator.set_state(state["generator"])
         self.begun_at = state["begun_at"]
+
+
+def _restartable(dl: Any) -> Any:
+    """What batches can be taken from again and again, else a TypeError that says what to give."""
+    if isinstance(dl, Iterator):
+        raise TypeError(f"a {type(dl).__name__} is used up after one pass: give a list, a DataLoader, the generator "
+                        "function itself, or an object whose __iter__ begins again")
+    if isinstance(dl, Dataset) and not isinstance(dl, IterableDataset):
+        raise TypeError(f"a {type(dl).__name__} is a data set and has no batches: DataBunch.create(train_ds, valid_ds) "
+                        "makes them")
+    if isinstance(dl, (Tensor, np.ndarray, Mapping, str, bytes)) or hasattr(dl, "iloc"):
+        raise TypeError(f"a {type(dl).__name__} is no iterable of batches (inputs, targets): DataBunch.from_arrays(x, "
+                        "y) makes batches of arrays, tensors and data frames")
+    if callable(dl) and not isinstance(dl, Iterable):
+        return _Called(dl)
+    if not isinstance(dl, Iterable):
+        raise TypeError(f"batches must come from something to iterate over, not {dl!r}")
+    return dl
+
+
+class _Called:
+    """What a function returns, to iterate over again and again."""
+
+    def __init__(self, make: Callable[[], Iterable[Any]]) -> None:
+        self.make = make
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.make())
+
+
+def _usual_pair(dl: Any) -> ToPair:
+    """`pair`, or for a torch DataLoader over a TensorDataset of more than two tensors `last_is_target`."""
+    found = tensors_of(getattr(dl, "dataset", None)) if isinstance(dl, DataLoader) else None
+    return last_is_target if found is not None and len(found[0]) > 2 else pair
 
 
 def _on(x: Any, device: torch.device) -> Any:

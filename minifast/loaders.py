@@ -3,22 +3,26 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from .arrays import is_arrays
+from .batches import last_is_target, pair, sample_count, tensors_of
 from .checks import positive_int
-from .utils import shape_of
+from .utils import map_tensors, tensors_in
 from .workers import Collate, Workers
 
 __all__ = ["TensorLoader", "ItemLoader", "Seeded"]
 
 Batch = tuple[Any, Any]
+ToPair = Callable[[Any], Batch]
 
 
 class Seeded(NamedTuple):
@@ -88,27 +92,41 @@ class Loader:
 
 
 class TensorLoader(Loader):
-    """Batches (x, y) cut by indexing from tensors in memory: `x` (n, ...) and `y` (n, ...), on any one device.
+    """Batches (x, y) cut by indexing from tensors in memory.
 
-    `dataset`: what the tensors were made from (default: a TensorDataset of them). TypeError if they are no tensors,
-    ValueError if their lengths differ.
+    x, y: a tensor (n, ...) each, or nests (lists, tuples, dicts) of such; all on one device.
+    bs: samples in a batch.
+    shuffle: whether each pass has an order of its own.
+    drop_last: whether a last batch that is not full is left out.
+    seed: of the order; None draws one.
+    dataset: what the tensors were made from; None: a TensorDataset of them.
+    rows: the samples to take, by number, in this order; None: all.
+
+    TypeError if there is something else than tensors, ValueError if their lengths differ.
+
+    >>> [(x["a"].tolist(), y.tolist()) for x, y in TensorLoader({"a": torch.arange(3)}, torch.arange(3), bs=2)]
+    [([0, 1], [0, 1]), ([2], [2])]
     """
 
-    def __init__(self, x: Tensor, y: Tensor, bs: int = 64, shuffle: bool = False, drop_last: bool = False,
-                 seed: int | None = None, dataset: Any = None) -> None:
-        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-            raise TypeError(f"x and y must be tensors, not {type(x).__name__} and {type(y).__name__}")
-        if not x.ndim or not y.ndim:
-            raise ValueError(f"x and y must have a row for each sample, not the shapes {tuple(x.shape)} and "
-                             f"{tuple(y.shape)}")
-        if len(x) != len(y):
-            raise ValueError(f"x has {len(x)} samples and y has {len(y)}")
-        super().__init__(len(x), bs, shuffle, drop_last, seed)
-        self.x, self.y, self.dataset = x, y, TensorDataset(x, y) if dataset is None else dataset
+    def __init__(self, x: Any, y: Any, bs: int = 64, shuffle: bool = False, drop_last: bool = False,
+                 seed: int | None = None, dataset: Any = None, rows: Tensor | None = None) -> None:
+        n = sample_count(x, y)
+        super().__init__(n if rows is None else len(rows), bs, shuffle, drop_last, seed)
+        self.x, self.y, self.rows = x, y, rows
+        self.dataset = TensorDataset(*tensors_in((x, y))) if dataset is None else dataset
+        self.device = tensors_in((x, y))[0].device
+
+    def samples(self, rows: Tensor) -> Batch:
+        """The samples (x, y) with these numbers."""
+        rows = (rows if self.rows is None else self.rows[rows]).to(self.device)
+        x, y = map_tensors((self.x, self.y), lambda t: t.index_select(0, rows))
+        return x, y
 
     def _batches(self, gen: torch.Generator, start: int) -> Iterator[Batch]:
         order = torch.randperm(self.n, generator=gen) if self.shuffle else None
-        batches = self._cut(None if order is None else order.to(self.x.device), start)
+        rows = order if self.rows is None else self.rows if order is None else self.rows[order]
+        cut = self._cut if isinstance(self.x, Tensor) and isinstance(self.y, Tensor) else self._cut_nests
+        batches = cut(None if rows is None else rows.to(self.device), start)
         if not self.seeded:
             return batches
         seeds = torch.randint(2**62, (self.n,), generator=gen)
@@ -122,23 +140,30 @@ class TensorLoader(Loader):
             else:
                 yield self.x.index_select(0, order[rows]), self.y.index_select(0, order[rows])
 
+    def _cut_nests(self, order: Tensor | None, start: int) -> Iterator[Batch]:
+        order = torch.arange(self.n, device=self.device) if order is None else order
+        for rows in islice(torch.split(order, self.batch_size), start, len(self)):
+            yield map_tensors((self.x, self.y), partial(torch.index_select, dim=0, index=rows))
+
 
 class ItemLoader(Loader):
     """Batches collated from the items of a map-style dataset, in this process or in `num_workers` others.
 
     What an item draws from the global generators (torch on the CPU, numpy, random) is a function of seed, pass and
-    index: equal for any `num_workers`, and the generators outside are left as they were. `keep_workers`: the processes
-    are started once and kept for the next passes, see `Workers`. TypeError for a dataset that cannot be indexed.
+    index: equal for any `num_workers`, and the generators outside are left as they were. `collate_fn` makes a batch of
+    a list of items, `to_pair` (inputs, targets) of a batch: see `pair`. `keep_workers`: the processes are started once
+    and kept for the next passes, see `Workers`. TypeError for a dataset that cannot be indexed.
     """
 
     def __init__(self, dataset: Any, bs: int = 64, shuffle: bool = False, drop_last: bool = False,
                  seed: int | None = None, num_workers: int = 0, collate_fn: Collate | None = None,
-                 keep_workers: bool = False) -> None:
+                 keep_workers: bool = False, to_pair: ToPair | None = None) -> None:
         if isinstance(dataset, IterableDataset) or not all(hasattr(dataset, f"__{f}__") for f in ("len", "getitem")):
             raise TypeError(f"a {type(dataset).__name__} cannot be indexed (that takes __len__ and __getitem__); what "
-                            "comes as a stream of batches goes to DataBunch(train_dl, valid_dl)")
+                            "comes as a stream of batches goes to DataBunch(train_dl, valid_dl), and if it has no end "
+                            "or length, with n_batches= for an epoch")
         super().__init__(len(dataset), bs, shuffle, drop_last, seed)
-        self.dataset, self.collate_fn = dataset, collate_fn
+        self.dataset, self.collate_fn, self.to_pair = dataset, collate_fn, to_pair or pair
         self.num_workers = positive_int("num_workers", num_workers, or_zero=True)
         self.keep_workers, self._workers = keep_workers, Workers()
 
@@ -152,8 +177,9 @@ class ItemLoader(Loader):
         """Batches `start` to before `stop` of the samples `rows` (n,), each item drawing from its seed in `seeds`."""
         cuts = islice(zip(torch.split(rows, bs), torch.split(seeds, bs), strict=True), start, stop)
         drawn = (list(zip(i.tolist(), s.tolist(), strict=True)) for i, s in cuts)
-        return map(pair, self._workers.batches(_SeededItems(self.dataset), drawn, self.num_workers, self.collate_fn,
-                                               self.keep_workers))
+        made = self._workers.batches(_SeededItems(self.dataset), drawn, self.num_workers, self.collate_fn,
+                                     self.keep_workers)
+        return map(self.to_pair, made)
 
 
 class _SeededItems(Dataset[Any]):
@@ -171,7 +197,10 @@ class _SeededItems(Dataset[Any]):
         torch.default_generator.manual_seed(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)
-        return self.dataset[i]
+        try:
+            return self.dataset[i]
+        except StopIteration as e:  # to the loop over the batches it would be the end of the pass
+            raise RuntimeError(f"item {i} of the {type(self.dataset).__name__} raised StopIteration") from e
 
 
 @contextlib.contextmanager
@@ -186,14 +215,33 @@ def generators_kept() -> Iterator[None]:
         random.setstate(states[2])
 
 
-def pair(batch: Any) -> Batch:
-    """The batch as a tuple (inputs, targets), or a TypeError that says what it is instead."""
-    if not isinstance(batch, (list, tuple)) or len(batch) != 2:
-        raise TypeError(f"a batch must be a pair (inputs, targets), not {shape_of(batch)}")
-    return batch[0], batch[1]
+def make_loader(dataset: Any, bs: int, shuffle: bool = False, drop_last: bool = False, seed: int | None = None,
+                num_workers: int = 0, collate_fn: Collate | None = None, to_pair: ToPair | None = None) -> Any:
+    """The loader for a data set: by indexing where it is made of tensors, item by item else; torch's for a stream.
+
+    TypeError for what is no data set, ValueError for a TensorDataset without targets that is to be shuffled.
+    """
+    if is_arrays(dataset):
+        raise TypeError(f"an array, a tensor or a DataFrame, here a {type(dataset).__name__}, is no data set: "
+                        "DataBunch.from_arrays(x, y) makes a data bunch of these")
+    if isinstance(dataset, (DataLoader, Loader)):
+        raise TypeError(f"a {type(dataset).__name__} has batches already: give it to DataBunch(train_dl, valid_dl)")
+    if isinstance(dataset, IterableDataset):
+        return DataLoader(dataset, positive_int("bs", bs), num_workers=num_workers, collate_fn=collate_fn,
+                          drop_last=drop_last)
+    found = None if collate_fn or to_pair else tensors_of(dataset)
+    if found is None:
+        return ItemLoader(dataset, bs, shuffle, drop_last, seed, num_workers, collate_fn, to_pair=to_pair)
+    tensors, rows = found
+    if len(tensors) == 1:
+        if shuffle:
+            raise ValueError("a TensorDataset of one tensor has no targets to train on: TensorDataset(x, y), or for an "
+                             "autoencoder TensorDataset(x, x)")
+        tensors = (*tensors, torch.zeros(len(tensors[0]), dtype=torch.long))
+    return TensorLoader(*last_is_target(tensors), bs, shuffle, drop_last, seed, dataset, rows)
 
 
-def filled(dl: Loader) -> Loader:
+def require_batch(dl: Loader) -> Loader:
     """The training loader, if it has a batch; else a ValueError that says why it has none."""
     if not dl.n:
         raise ValueError("the training data is empty")

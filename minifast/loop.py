@@ -12,7 +12,7 @@ import torch
 
 from .callback import CallbackHandler
 from .checks import one_number
-from .utils import batch_length, listify, smoothed, weighted_mean
+from .utils import batch_length, listify, run_model, smoothed, weighted_mean
 
 __all__ = ["train_batch", "valid_batch", "validate", "fit"]
 
@@ -24,7 +24,7 @@ def train_batch(learn: Any, handler: CallbackHandler, batch: Any) -> None:
     s.last_output = s.last_loss = None
     s.stop_epoch = s.skip_bwd = s.skip_step = s.skip_zero = False
     fire("batch_begin")
-    s.last_output = learn.model(*listify(s.last_input))
+    s.last_output = run_model(learn.model, s.last_input)
     fire("loss_begin")
     s.last_loss = learn.loss_func(s.last_output, *listify(s.last_target))
     loss = one_number(s.last_loss).detach()
@@ -52,7 +52,7 @@ def valid_batch(learn: Any, handler: CallbackHandler, batch: Any) -> None:
     s.last_output = s.last_loss = None
     s.stop_epoch = False
     fire("batch_begin")
-    s.last_output = learn.model(*listify(s.last_input))
+    s.last_output = run_model(learn.model, s.last_input)
     fire("loss_begin")
     s.last_loss = learn.loss_func(s.last_output, *listify(s.last_target))
     fire("batch_end")

@@ -15,7 +15,7 @@ from .checks import number
 from .utils import batch_length
 
 __all__ = ["CrossEntropyFlat", "LabelSmoothingCrossEntropy", "MSELossFlat", "BCEWithLogitsFlat", "loss_activation",
-           "unreduced"]
+           "task_of", "class_axis", "unreduced"]
 
 
 class CrossEntropyFlat(nn.CrossEntropyLoss):
@@ -101,6 +101,37 @@ def loss_activation(loss_func: Any) -> Callable[[Tensor], Tensor]:
         return own  # type: ignore[no-any-return]
     known = [loss_func] if inspect.isroutine(loss_func) else type(loss_func).__mro__
     return next((_TORCH_ACTIVATIONS[k] for k in known if k in _TORCH_ACTIVATIONS), lambda output: output)
+
+
+_TASKS: dict[Any, str] = {
+    **dict.fromkeys((nn.CrossEntropyLoss, F.cross_entropy, nn.NLLLoss, F.nll_loss, nn.MultiMarginLoss,
+                     F.multi_margin_loss), "classes"),
+    **dict.fromkeys((nn.BCEWithLogitsLoss, F.binary_cross_entropy_with_logits, nn.BCELoss, F.binary_cross_entropy,
+                     nn.MultiLabelSoftMarginLoss, F.multilabel_soft_margin_loss), "labels"),
+    **dict.fromkeys((nn.MSELoss, F.mse_loss, nn.L1Loss, F.l1_loss, nn.SmoothL1Loss, F.smooth_l1_loss, nn.HuberLoss,
+                     F.huber_loss, nn.PoissonNLLLoss, F.poisson_nll_loss), "quantities"),
+}
+
+
+def task_of(loss_func: Any) -> str | None:
+    """What a loss of torch, or of a class made from one, is for: "classes" (one of several along an axis), "labels"
+    (each output says yes or no) or "quantities"; of any other its attribute `task`, or None.
+
+    >>> task_of(partial(F.cross_entropy, label_smoothing=0.1)), task_of(BCEWithLogitsFlat()), task_of(max)
+    ('classes', 'labels', None)
+    """
+    while isinstance(loss_func, partial):
+        loss_func = loss_func.func
+    known = [loss_func] if inspect.isroutine(loss_func) else type(loss_func).__mro__
+    return getattr(loss_func, "task", None) or next((_TASKS[k] for k in known if k in _TASKS), None)
+
+
+def class_axis(loss_func: Any) -> int:
+    """The axis of a batch's outputs along which a classifier's loss has the classes: its attribute `axis`, else 1 as in
+    torch's losses."""
+    while isinstance(loss_func, partial):
+        loss_func = loss_func.func
+    return getattr(loss_func, "axis", 1)
 
 
 def unreduced(loss_func: Any) -> Callable[..., Tensor]:

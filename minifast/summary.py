@@ -14,7 +14,7 @@ from .metrics import metric_name
 from .snapshot import preserved
 from .state import EVENTS, LOOP
 from .torch_private import uncompiled
-from .utils import listify
+from .utils import run_model
 
 __all__ = ["Text", "loop_with_callbacks", "model_summary"]
 
@@ -36,7 +36,7 @@ def model_summary(learn: Any) -> Text:
     with hooks, preserved(learn), uncompiled(learn.model), torch.no_grad():
         learn.model.eval()
         x, _ = learn.data.one_batch(detach=False, denorm=False, cpu=False)
-        learn.model(*listify(x))
+        run_model(learn.model, x)
         shapes = [_shape(output) for output in hooks.stored]
     rows = [("Layer", "Output shape", "Parameters", "Trainable")]
     for (name, m), shape in zip(named, shapes, strict=True):

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import random
 import re
 import traceback
@@ -14,9 +16,9 @@ from torch import Tensor
 
 from .checks import one_number
 
-__all__ = ["listify", "camel2snake", "map_tensors", "tensors_in", "to_device", "to_detach", "first_tensor",
-           "batch_length", "even_mults", "is_plain", "shape_of", "smoothed", "weighted_mean", "rng_state",
-           "set_rng_state", "frames_forgotten"]
+__all__ = ["listify", "camel2snake", "map_tensors", "run_model", "joined", "tensors_in", "to_device", "to_detach",
+           "first_tensor", "batch_length", "even_mults", "is_plain", "shape_of", "smoothed", "weighted_mean",
+           "rng_state", "set_rng_state", "frames_forgotten"]
 
 
 def listify(x: Any = None) -> list[Any]:
@@ -32,7 +34,7 @@ def camel2snake(name: str) -> str:
 
 
 def map_tensors(x: Any, change: Callable[[Tensor], Any]) -> Any:
-    """The nest of lists, tuples and dicts `x` with `change(t)` in place of each tensor."""
+    """The nest of lists, tuples, dicts and dataclasses `x` with `change(t)` in place of each tensor."""
     if isinstance(x, Tensor):
         return change(x)
     if isinstance(x, Mapping):
@@ -41,11 +43,19 @@ def map_tensors(x: Any, change: Callable[[Tensor], Any]) -> Any:
         return type(x)(*(map_tensors(v, change) for v in x))
     if isinstance(x, (list, tuple)):
         return type(x)(map_tensors(v, change) for v in x)
+    if _is_record(x):
+        changed = copy.copy(x)
+        for name, value in _fields(x).items():
+            object.__setattr__(changed, name, map_tensors(value, change))   # a frozen one's too
+        return changed
     return x
 
 
 def to_device(x: Any, device: torch.device | str) -> Any:
-    """Every tensor in a nest of lists, tuples and dicts, on `device`; what is there already is not copied."""
+    """Every tensor in a nest of lists, tuples and dicts, on `device`; what is there already is not copied. An object
+    with a `to` of its own, such as a PackedSequence, is moved by that."""
+    if not isinstance(x, (Tensor, Mapping)) and hasattr(x, "to"):
+        return x.to(device)
     return map_tensors(x, lambda t: t.to(device, non_blocking=True))
 
 
@@ -60,9 +70,53 @@ def first_tensor(x: Any) -> Tensor | None:
         return x
     if isinstance(x, Mapping):
         x = list(x.values())
+    if _is_record(x):
+        x = list(_fields(x).values())
     if isinstance(x, (list, tuple)):
         return next((t for t in map(first_tensor, x) if t is not None), None)
     return None
+
+
+def run_model(model: Callable[..., Any], x: Any) -> Any:
+    """What `model` returns for a batch of inputs: the items of a list or tuple are its arguments by position, those of
+    a dict (any Mapping, or the fields of a dataclass) its arguments by name, all else is its one argument."""
+    if isinstance(x, Tensor):
+        return model(x)
+    if isinstance(x, (list, tuple)) and not hasattr(x, "to"):   # a PackedSequence is a tuple, and one argument
+        return model(*x)
+    if isinstance(x, Mapping):
+        return model(**x)
+    if _is_record(x):
+        return model(**_fields(x))
+    return model() if x is None else model(x)
+
+
+def _is_record(x: Any) -> bool:
+    return dataclasses.is_dataclass(x) and not isinstance(x, type)
+
+
+def _fields(x: Any) -> dict[str, Any]:
+    return {field.name: getattr(x, field.name) for field in dataclasses.fields(x)}
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Batches as one: tensors joined along the samples, in nests of lists, tuples and dicts too. Tensors whose other
+    dimensions differ come as a list with one for each sample, and so do lists of dicts; other values as a list of them.
+    """
+    first = parts[0]
+    if isinstance(first, Tensor):
+        if not first.ndim:
+            return torch.stack(list(parts))
+        same = len({part.shape[1:] for part in parts}) == 1
+        return torch.cat(list(parts)) if same else [row for part in parts for row in part]
+    if isinstance(first, Mapping):
+        return {key: joined([part[key] for part in parts]) for key in first}
+    if isinstance(first, (list, tuple)):
+        if len({len(part) for part in parts}) > 1 or first and isinstance(first[0], Mapping):
+            return [sample for part in parts for sample in part]
+        columns = [joined(column) for column in zip(*parts, strict=True)]
+        return type(first)(*columns) if hasattr(first, "_fields") else type(first)(columns)
+    return None if all(part is None for part in parts) else list(parts)
 
 
 def tensors_in(x: Any) -> list[Tensor]:
@@ -99,6 +153,8 @@ def shape_of(x: Any) -> str:
     """What a batch looks like, for an error message: `float32 (64, 3, 28, 28)`; whole numbers also say their range."""
     if isinstance(x, (list, tuple)):
         return "[" + ", ".join(map(shape_of, x)) + "]"
+    if isinstance(x, Mapping):
+        return "{" + ", ".join(f"{key!r}: {shape_of(value)}" for key, value in x.items()) + "}"
     if not isinstance(x, Tensor):
         return str(x) if x is None else type(x).__name__
     # the range is not worth a question to a device that may just have failed

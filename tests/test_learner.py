@@ -587,7 +587,7 @@ def test_get_preds_of_dicts():
         def __init__(self):
             super().__init__()
             self.linear = nn.Linear(2, 3)
-        def forward(self, batch): return {"out": self.linear(batch["x"])}
+        def forward(self, x): return {"out": self.linear(x)}
 
     batches = [({"x": torch.randn(2, 2)}, {"y": torch.tensor([0, i])}) for i in (1, 2)]
     data = DataBunch(batches, batches, loss_func=lambda o, t: nn.functional.cross_entropy(o["out"], t["y"]))

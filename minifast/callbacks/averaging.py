@@ -12,7 +12,7 @@ from ..callback import LearnerCallback
 from ..checks import number
 from ..order import Order
 from ..torch_private import BATCH_NORMS, uncompiled
-from ..utils import listify, rng_state, set_rng_state, to_device
+from ..utils import rng_state, run_model, set_rng_state, to_device
 
 __all__ = ["EMA", "SWA"]
 
@@ -137,7 +137,7 @@ class SWA(_Averaging):
                 for m in layers:
                     m.momentum = 1 / (i + 1)    # the running mean is then that of the batches so far, all alike
                 with uncompiled(model):     # compiled code would be made again for each momentum
-                    model(*listify(x))
+                    run_model(model, x)
             for a, w in zip(self.average, self._weights, strict=True):
                 a.copy_(w)
         finally:

@@ -37,8 +37,7 @@ class BalancedLoader(Loader):
         if isinstance(loader, ItemLoader):
             batches = loader.batches_of(rows, seeds, self.batch_size, start, len(self))
         else:
-            cuts = torch.split(rows.to(loader.x.device), self.batch_size)[start:len(self)]
-            batches = ((loader.x.index_select(0, cut), loader.y.index_select(0, cut)) for cut in cuts)
+            batches = map(loader.samples, torch.split(rows, self.batch_size)[start:len(self)])
         return self._with_seeds(batches, seeds, start) if loader.seeded else batches
 
     def _drawn(self, rows: Tensor, gen: torch.Generator) -> Tensor:
@@ -98,7 +97,8 @@ class UnderSamplingCallback(_Balancing):
 
 def _labels(loader: TensorLoader | ItemLoader) -> Tensor | None:
     if isinstance(loader, TensorLoader):
-        return loader.y
+        labels = loader.y if loader.rows is None or not isinstance(loader.y, Tensor) else loader.y[loader.rows]
+        return labels if isinstance(labels, Tensor) else None
     dataset = loader.dataset
     found = next((getattr(dataset, name) for name in ("y", "targets", "labels") if hasattr(dataset, name)), None)
     return None if found is None else torch.as_tensor(found)

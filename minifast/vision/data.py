@@ -210,7 +210,8 @@ class ImageDataBunch(DataBunch):
         image = pixels(item, self.fit)
         if not isinstance(item, Tensor):
             image = transformed(image.repeat(3 // image.shape[0], 1, 1), self.valid_tfms)
-        return self._prepared(image)
+        x: Tensor = self._prepared(image[None])
+        return x
 
     def test_on(self, items: Sequence[Any], bs: int | None = None) -> DeviceDataLoader:
         """Batches of new pictures, prepared as for validation (scaled, transformed, normalised), in their order.

@@ -88,11 +88,12 @@ def make(cls: type[Bunch], path: Path | str, train: Labelled, valid: Labelled, t
         dl.seeded = augmented
         return DeviceDataLoader(dl, device, [augment]) if augmented else dl
 
-    train_dl = prepared(loaders.filled(dl(0, bs, train=True)), augments[0])
+    train_dl = prepared(loaders.require_batch(dl(0, bs, train=True)), augments[0])
     valid_dl, test_dl, fix_dl = (
         prepared(dl(k, bs if val_bs is None else val_bs), augments[1]) if items[k] else None for k in (1, 2, 0))
-    given: Any = (train_dl, valid_dl, test_dl, device, path, labels.loss_func, labels.classes, fix_dl)
-    data: Any = cls(*given)
+    make_bunch: Any = cls
+    data = make_bunch(train_dl, valid_dl, fix_dl, test_dl, device, path=path, loss_func=labels.loss_func,
+                      classes=labels.classes)
     data.size = size or (None if may_differ else picture_shape(items[0][0]))
     data.fit = fits[1] if by_batch else data.size
     data.valid_tfms, data.num_workers, data.labels = valid_tfms, num_workers, labels
