@@ -159,11 +159,12 @@ def compared(found: Numbers) -> list[Line]:
         edges = [k for k, v in of.items() if v["edge"]]
         lines.append((
             f"1cycle is better than the other schedules at equal length ({name})",
-            "held" if len(worse) == len(others) else f"held against {' and '.join(worse)} only" if worse else "not shown",
+            "held" if len(worse) == len(others) else
+            f"held against {' and '.join(worse)} only" if worse else "not shown",
             f"Test losses against minifast's default form: the best of the others, {rival}, "
             f"{said(others[rival]['loss difference'])}; the best form of 1cycle, {form.removeprefix('1cycle ')}, "
-            f"{said(of[form]['loss difference'])}; better than the default by the interval: {', '.join(better) or 'none'} "
-            "(of 17 comparisons, so one may be chance)."
+            f"{said(of[form]['loss difference'])}; better than the default by the interval: "
+            f"{', '.join(better) or 'none'} (of 17 comparisons, so one may be chance)."
             + (f" Best rate at the edge of the grid: {', '.join(edges)}." if edges else "")))
     return lines
 
