@@ -22,6 +22,10 @@ def linear_cosine(n: int, lr_max: Any, moms: tuple[float, float], div_factor: fl
 
     Source: L. Smith, "A disciplined approach to neural network hyper-parameters" (arXiv 1803.09820), in the two-phase
     form that fastai v1's documentation describes.
+
+    >>> lr = linear_cosine(10, 1.0, (0.95, 0.85), 25, 0.3, None)["lr"]
+    >>> [round(lr(i), 2) for i in (0, 3, 6, 9)]
+    [0.04, 1.0, 0.61, 0.05]
     """
     up = int(n * pct_start)
 
@@ -38,9 +42,16 @@ ONE_CYCLE_FORMS: dict[str, Form] = {"linear_cosine": linear_cosine, **OTHER_FORM
 class OneCycleScheduler(ScheduleCallback):
     """One cycle: the learning rate goes up, then down to almost nothing, while momentum goes the other way.
 
-    `form` draws it: the name of a function in `ONE_CYCLE_FORMS`, or one like them; its docstring says how it takes the
-    other arguments. `lr_max`: a number, or a slice or list for the layer groups. `moms=None` leaves momentum alone.
-    `tot_epochs`, `start_epoch`: see `ScheduleCallback`.
+    `lr_max`: the rate at the peak, a number, or a slice or list for the layer groups. `moms`: momentum at the ends and
+    at the peak; None leaves it unchanged. `div_factor`: the cycle begins at `lr_max / div_factor`. `pct_start`: the
+    rising part, above 0 and below 1. `final_div`: it ends at `lr_max / final_div`; None is the form's own end.
+    `tot_epochs`, `start_epoch`: see `ScheduleCallback`. `form`: a name in `ONE_CYCLE_FORMS`, or a function with the
+    arguments of `linear_cosine`, the default. TypeError or ValueError for values that cannot be.
+
+    >>> learn = fake_learner(train_length=50)
+    >>> learn.fit(1, callbacks=[OneCycleScheduler(learn, 0.1)])
+    >>> round(max(learn.recorder.lrs), 6), round(min(learn.recorder.moms), 6)
+    (0.1, 0.85)
     """
 
     def __init__(self, learn: Any, lr_max: Any, moms: tuple[float, float] | None = (0.95, 0.85),
