@@ -50,7 +50,7 @@ from .stepper import *
 
 
 class _OnFirstUse:
-    """A stand-in for a module, which is imported when something in it is first asked for."""
+    """A stand-in for a module, which is imported on its first use."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -56,7 +56,7 @@ def fake_learner(n_in: int = 5, n_out: int = 4, batch_size: int = 5, train_lengt
 
 
 class Answer(NamedTuple):
-    """What a callback answered, and when: `batch` and `train` are the state's `num_batch` and `train` then.
+    """What a callback returned, and when: `batch` and `train` are the state's `num_batch` and `train` then.
 
     >>> simulate(StopAfterNBatches(2)).answers[0].answer["stop_epoch"]
     True
@@ -70,7 +70,7 @@ class Answer(NamedTuple):
 
 
 class Simulation(NamedTuple):
-    """The answers in their order, the state when the run had ended, the callback, and the learner it was shown.
+    """What was returned, in order; the state at the end of the run; the callback; and its learner.
 
     >>> run = simulate(StopAfterNBatches(2), n_epochs=3)
     >>> run.state.iteration, run.callback

@@ -139,9 +139,9 @@ class Learner:
 
         >>> fake_learner().fit_one_cycle(2, 1e-2, form="fastai")
         """
-        lr = self.lr_range(max_lr)
-        one_cycle = OneCycleScheduler(self, lr, moms, div_factor, pct_start, final_div, tot_epochs, start_epoch, form)
-        self.fit(cyc_len, lr, wd=wd, callbacks=[*listify(callbacks), one_cycle], checkpoint=checkpoint)
+        one_cycle = OneCycleScheduler(self, max_lr, moms, div_factor, pct_start, final_div, tot_epochs, start_epoch,
+                                      form)
+        self.fit(cyc_len, max_lr, wd, [*listify(callbacks), one_cycle], checkpoint)
 
     def fit_fc(self, tot_epochs: int = 1, lr: Any = DEFAULT_LR, moms: tuple[float, float] | None = (0.95, 0.85),
                start_pct: float = 0.72, wd: float | None = None, callbacks: Any = None,
@@ -154,9 +154,8 @@ class Learner:
 
         >>> fake_learner().fit_fc(2, 1e-2)
         """
-        lr = self.lr_range(lr)
         flat_cos = FlatCosAnnealScheduler(self, lr, positive_int("tot_epochs", tot_epochs), moms, start_pct)
-        self.fit(tot_epochs, lr, wd=wd, callbacks=[*listify(callbacks), flat_cos], checkpoint=checkpoint)
+        self.fit(tot_epochs, lr, wd, [*listify(callbacks), flat_cos], checkpoint)
 
     @overload
     def lr_find(self, start_lr: float = ..., end_lr: float = ..., num_it: int = ..., stop_div: bool = ...,
@@ -286,7 +285,7 @@ class Learner:
         if not trainable <= {p for group in self.layer_groups for p in group.parameters()}:
             if len(self.layer_groups) > 1:
                 raise ValueError("the layer groups leave out some of the model's parameters: "
-                                 "cut it anew with learn.split")
+                                 "cut it again with learn.split")
             self.layer_groups = [self.model]
         if self._opt is not None and not trainable <= {p for g in self._opt.opt.param_groups for p in g["params"]}:
             self._opt = None

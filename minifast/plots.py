@@ -136,7 +136,7 @@ def show(figure: Figure) -> None:
 
 
 def finished(figure: Any, ax: Any, return_fig: bool) -> Figure | None:
-    """Show a figure made here, or return it to whoever asked for it; axes of the caller's (`ax`) are theirs to show."""
+    """Show a figure made here, or return it with `return_fig`; the caller shows one around an `ax` given."""
     import matplotlib.pyplot as plt
     if ax is None and return_fig:
         plt.close(figure)  # or a notebook shows it by itself, too

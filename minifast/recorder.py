@@ -78,7 +78,7 @@ class Recorder(LearnerCallback):
         then adds its values to `last_metrics` in on_epoch_end."""
         self.added_names += listify(names)
 
-    # what the bus tells
+    # the events
 
     def on_train_begin(self, pbar: Any, metrics_names: list[str]) -> None:
         self._read()
@@ -174,7 +174,7 @@ class Recorder(LearnerCallback):
         for i in range(len(self.times)):
             self._write_row(self.first_epoch + i, pbar)
 
-    # the losses: gathered on the device, read once an epoch or when somebody asks
+    # the losses: gathered on the device, read once an epoch, or when they are needed
 
     def _gather(self) -> None:
         if self._chunk:

@@ -2,9 +2,8 @@
 
 A rule is a function (lrs, losses) -> Suggestion (a plain number or None will do). Those here look at the order of the
 losses and at ratios of their differences alone: a loss times a positive constant, plus any constant, gives the same
-answer up to rounding. Losses that are not finite are left out. The answer lies within the learning rates that were
-tested. On a smooth curve, more batches in between move it by no more than two of the steps between learning rates that
-there were before.
+rate up to rounding. Losses that are not finite are left out. The rate lies within those that were tested. On a smooth
+curve a finer sweep moves it by at most two steps of the coarser one.
 """
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ WIDTH = LOOP.index("a callback may return")     # of the drawing, without what i
 
 
 class Text(str):
-    """A string that shows itself in a notebook or a console as it is printed."""
+    """A string that a notebook or a console shows as `print` does."""
 
     __repr__ = str.__str__
 

@@ -205,7 +205,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def frames_forgotten() -> Iterator[None]:
     """An exception from inside leaves with its traceback, but without what the functions there held in variables: else
-    batch, outputs and graph would live on for as long as somebody keeps the exception (a notebook does)."""
+    batch, outputs and graph would live on for as long as the exception is kept (a notebook keeps it)."""
     try:
         yield
     except BaseException as e:

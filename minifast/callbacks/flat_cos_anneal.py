@@ -14,8 +14,8 @@ __all__ = ["FlatCosAnnealScheduler"]
 class FlatCosAnnealScheduler(ScheduleCallback):
     """The learning rate is flat, then annealed to 0.
 
-    `lr`: the flat value, a number or one for each layer group. `tot_epochs`: the schedule's length in epochs, 1 by
-    default. `moms`: momentum while the rate is flat, and after; None leaves it unchanged. `start_pct`: the flat part of
+    `lr`: the flat value, a number, or a slice or list for the layer groups; 4e-3 by default. `tot_epochs`: the
+    schedule's length in epochs, 1 by default. `moms`: momentum while the rate is flat, and after; None leaves it unchanged. `start_pct`: the flat part of
     the run, 0.72 by default. `curve`: "cosine" or "linear", how the rate falls. ValueError for another curve.
 
     >>> learn = fake_learner(train_length=20)
@@ -32,9 +32,10 @@ class FlatCosAnnealScheduler(ScheduleCallback):
             raise ValueError(f"curve must be 'cosine' or 'linear', not {curve!r}")
         if moms is not None:
             check_momenta(moms, "(while lr is flat, after)")
-        self.lr, self.moms, self.start_pct, self.curve = lr, moms, start_pct, curve
+        self.lr = learn.lr_range(lr)
+        self.moms, self.start_pct, self.curve = moms, start_pct, curve
         anneal = annealing_cos if curve == "cosine" else annealing_linear
-        self._lr_curve = flat_cosine(lr, pct_start=start_pct, anneal=anneal)
+        self._lr_curve = flat_cosine(self.lr, pct_start=start_pct, anneal=anneal)
 
     def plan(self, n_updates: int, n_epochs: int) -> Plan:
         """lr flat, then falling; momentum at one value, then at the other."""
