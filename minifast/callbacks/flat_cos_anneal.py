@@ -15,8 +15,9 @@ class FlatCosAnnealScheduler(ScheduleCallback):
     """The learning rate is flat, then annealed to 0.
 
     `lr`: the flat value, a number, or a slice or list for the layer groups; 4e-3 by default. `tot_epochs`: the
-    schedule's length in epochs, 1 by default. `moms`: momentum while the rate is flat, and after; None leaves it unchanged. `start_pct`: the flat part of
-    the run, 0.72 by default. `curve`: "cosine" or "linear", how the rate falls. ValueError for another curve.
+    schedule's length in epochs, 1 by default. `moms`: momentum while the rate is flat, and after; None leaves it
+    unchanged. `start_pct`: the flat part of the run, 0.72 by default. `curve`: "cosine" or "linear", how it falls.
+    ValueError for another curve.
 
     >>> learn = fake_learner(train_length=20)
     >>> learn.fit(2, callbacks=[FlatCosAnnealScheduler(learn, 0.01, tot_epochs=2, start_pct=0.5)])
