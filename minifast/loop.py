@@ -1,7 +1,6 @@
 """The loop: a training batch, a validation batch, validate, fit. `state.py` draws it.
 
-`learn` has `model`, `loss_func`, `opt` and `data`. Each is read on each use, because a callback may
-replace it during a run.
+`learn` has `model`, `loss_func`, `opt` and `data`. Each is read on each use: a callback may replace it during a run.
 """
 from __future__ import annotations
 
@@ -9,29 +8,40 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .callback import CallbackHandler
 from .checks import one_number
-from .utils import batch_length, listify, run_model, smoothed, weighted_mean
+from .losses import batch_weight
+from .utils import listify, run_model, smoothed, weighted_mean
 
-__all__ = ["train_batch", "valid_batch", "validate", "fit"]
+__all__ = ["forward", "train_batch", "validate", "fit"]
+
+
+def forward(learn: Any, handler: CallbackHandler, batch: Any) -> Tensor:
+    """What training and validation share: the batch, the model, the loss, and over how much that is a mean."""
+    s, fire = handler.state, handler.fire
+    s.last_input, s.last_target = batch
+    s.last_output = s.last_loss = None
+    s.stop_epoch = False
+    fire("batch_begin")
+    s.last_output = run_model(learn.model, s.last_input)
+    fire("loss_begin")
+    loss = one_number(learn.loss_func(s.last_output, *listify(s.last_target)))
+    s.last_weight = batch_weight(learn.loss_func, s.last_output, s.last_target, s.last_input, loss)
+    return loss
 
 
 def train_batch(learn: Any, handler: CallbackHandler, batch: Any) -> None:
     """Forward, loss, backward, step, zero_grad, with an event after each."""
     s, fire = handler.state, handler.fire
-    s.last_input, s.last_target = batch
-    s.last_output = s.last_loss = None
-    s.stop_epoch = s.skip_bwd = s.skip_step = s.skip_zero = False
-    fire("batch_begin")
-    s.last_output = run_model(learn.model, s.last_input)
-    fire("loss_begin")
-    s.last_loss = learn.loss_func(s.last_output, *listify(s.last_target))
-    loss = one_number(s.last_loss).detach()
-    s.smooth_loss = smoothed(s.smooth_loss, loss, s.iteration)
+    s.skip_bwd = s.skip_step = s.skip_zero = False
+    s.last_loss = forward(learn, handler, batch)
+    loss = s.last_loss.detach()
+    s.smooth_loss = smoothed(s.smooth_loss, loss, s.iteration, s.last_weight)
     fire("backward_begin")
     if not s.skip_bwd:
-        s.last_loss.backward()
+        s.last_loss.backward()  # type: ignore[no-untyped-call]
     fire("backward_end")
     if not s.skip_step:
         learn.opt.step()
@@ -45,34 +55,22 @@ def train_batch(learn: Any, handler: CallbackHandler, batch: Any) -> None:
     s.iteration += 1
 
 
-def valid_batch(learn: Any, handler: CallbackHandler, batch: Any) -> None:
-    """Forward and loss of a batch that nothing is learned from."""
-    s, fire = handler.state, handler.fire
-    s.last_input, s.last_target = batch
-    s.last_output = s.last_loss = None
-    s.stop_epoch = False
-    fire("batch_begin")
-    s.last_output = run_model(learn.model, s.last_input)
-    fire("loss_begin")
-    s.last_loss = learn.loss_func(s.last_output, *listify(s.last_target))
-    fire("batch_end")
-
-
 @torch.no_grad()
 def validate(learn: Any, handler: CallbackHandler, dl: Iterable[Any]) -> None:
-    """One pass over `dl` in eval mode; then `state.last_metrics` is [loss, metric, ...], means over samples."""
+    """One pass over `dl` in eval mode; then `state.last_metrics` is [loss, metric, ...]."""
     s = handler.state
     handler.set_mode(training=False)
     handler.fire("epoch_begin", handler.of_metrics)  # for the metrics, an epoch is its validation
     learn.model.eval()
-    losses, counts = [], []
+    losses, weights = [], []
     for batch in s.pbar.track(dl):
-        valid_batch(learn, handler, batch)
+        s.last_loss = forward(learn, handler, batch)
+        handler.fire("batch_end")
         losses.append(s.last_loss)
-        counts.append(batch_length(s.last_target))
+        weights.append(s.last_weight)
         if s.stop_epoch:
             break
-    s.last_metrics = [weighted_mean(losses, counts)]
+    s.last_metrics = [weighted_mean(losses, weights)]
     handler.fire("epoch_end", handler.of_metrics)
     if len(s.last_metrics) != 1 + len(s.metrics_names):
         raise ValueError(f"the metrics {s.metrics_names} gave {len(s.last_metrics) - 1} values; on_epoch_end of each "

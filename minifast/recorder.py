@@ -15,7 +15,7 @@ from .callback import LearnerCallback
 from .order import Order
 from .progress import format_time
 from .suggestion import RangeTest, RangeTests, Suggestion, steepest
-from .utils import batch_length, listify, weighted_mean
+from .utils import listify, read_numbers, weighted_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Recorder"]
 
 ADDING = "a callback that adds a column names it in on_train_begin (add_metric_names), with an _order below -10"
-ARRAYS = ("lrs", "moms", "_losses", "_raw_losses", "_counts")
+ARRAYS = ("lrs", "moms", "_losses", "_raw_losses", "_weights")
 LISTS = ("train_losses", "val_losses", "metrics", "nb_batches", "times", "names")
 
 CHUNK = 256  # losses are gathered on their device this many at a time, so that a long epoch keeps few tensors alive
@@ -33,10 +33,10 @@ class Recorder(LearnerCallback):
     """Records every training batch and epoch of the last fit, prints its table, and plots it. It is `learn.recorder`.
 
     Per training batch: `lrs`, `moms` (of the last layer group, as that batch used them), `raw_losses` and `losses`
-    (their smoothed mean, see `State.smooth_loss`). Per epoch: `train_losses` (the mean over the epoch's samples, each
-    batch measured as it was trained on: the table's train_loss), `val_losses`, `metrics` (a list each), `times`
-    (seconds) and `nb_batches`. `names` are the table's columns. A value that was not computed is None, `#na#` in the
-    table.
+    (their smoothed mean, see `State.smooth_loss`). Per epoch: `train_losses` (the loss over all the epoch's samples or
+    targets, by `State.last_weight`, each batch measured as it was trained on: the table's train_loss), `val_losses`,
+    `metrics` (a list each), `times` (seconds) and `nb_batches`. `names` are the table's columns. A value that was not
+    computed is None, `#na#` in the table.
 
     Losses stay on their device during an epoch and are read at its end, all in one go.
 
@@ -61,9 +61,11 @@ class Recorder(LearnerCallback):
         """Forget the last fit."""
         self.lrs, self.moms = array("d"), array("d")
         self._losses, self._raw_losses = array("d"), array("d")
-        self._pending: list[Tensor] = []         # this epoch's losses in chunks of (raw, smoothed), on the device
+        # this epoch's losses in chunks of (raw, smoothed) and their weights, on the device
+        self._pending: list[tuple[Tensor, Tensor]] = []
         self._chunk: list[Tensor] = []
-        self._counts = array("l")                # samples in each batch of this epoch
+        self._chunk_weights: list[Any] = []
+        self._weights = array("d")               # of this epoch's batches: `State.last_weight`, NaN for None
         self.train_losses: list[float | None] = []
         self.val_losses: list[float | None] = []
         self.metrics: list[list[Any]] = []
@@ -113,14 +115,15 @@ class Recorder(LearnerCallback):
         # read here, because from now on a callback may set the next batch's
         self._used = self.learn.opt.lr, self.learn.opt.mom or 0.0
 
-    def on_batch_end(self, train: bool, last_loss: Tensor, smooth_loss: Tensor, last_target: Any) -> None:
+    def on_batch_end(self, train: bool, last_loss: Tensor, smooth_loss: Tensor | None, last_weight: Any) -> None:
         if not train:
             return
         self.lrs.append(self._used[0])
         self.moms.append(self._used[1])
-        self._counts.append(batch_length(last_target))
-        self._chunk += (last_loss, smooth_loss)
-        if len(self._chunk) >= 2 * CHUNK:
+        # nothing has counted so far: the loss of this batch is no number
+        self._chunk += (last_loss, last_loss if smooth_loss is None else smooth_loss)
+        self._chunk_weights.append(last_weight)
+        if len(self._chunk_weights) >= CHUNK:
             self._gather()
 
     def on_epoch_end(self, epoch: int, num_batch: int, last_metrics: list[Any], pbar: Any) -> None:
@@ -132,11 +135,11 @@ class Recorder(LearnerCallback):
             raise ValueError(f"last_metrics has {len(last_metrics)} values for the columns {names}: {ADDING}")
         values = [v if v is None or isinstance(v, int) else float(v) for v in last_metrics]
         values += [None] * (len(names) - len(values))
-        n = len(self._counts)
         self._read()
+        n = len(self._weights)
         raw = torch.tensor(self._raw_losses[len(self._raw_losses) - n:], dtype=torch.float64)
-        self.train_losses.append(weighted_mean(raw, self._counts))
-        self._counts = array("l")
+        self.train_losses.append(weighted_mean(raw, torch.tensor(self._weights, dtype=torch.float64)))
+        self._weights = array("d")
         self.val_losses.append(values[0])
         self.metrics.append(values[1:])
         self.nb_batches.append(num_batch)
@@ -179,14 +182,18 @@ class Recorder(LearnerCallback):
     def _gather(self) -> None:
         if self._chunk:
             wide = torch.promote_types(self._chunk[0].dtype, torch.float32)
-            self._pending.append(torch.stack([t.to(wide) for t in self._chunk]).view(-1, 2))
-            self._chunk = []
+            on_device = set(map(type, self._chunk_weights)) == {Tensor}
+            weights = torch.stack(self._chunk_weights) if on_device else read_numbers(self._chunk_weights)
+            self._pending.append((torch.stack([t.to(wide) for t in self._chunk]).view(-1, 2), weights))
+            self._chunk, self._chunk_weights = [], []
 
     def _read(self) -> None:
         self._gather()
-        for raw, smooth in (np.asarray(t.cpu(), dtype=float).T for t in self._pending):
+        for losses, weights in self._pending:
+            raw, smooth = np.asarray(losses.cpu(), dtype=float).T
             self._raw_losses.frombytes(raw.tobytes())
             self._losses.frombytes(smooth.tobytes())
+            self._weights.frombytes(np.asarray(weights.cpu(), dtype=float).tobytes())
         self._pending = []
 
     def _comment(self) -> str:

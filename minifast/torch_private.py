@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
-__all__ = ["BATCH_NORMS", "NORM_LAYERS", "add_to_all_", "can_step_fused", "compile_in_place", "fused_step",
-           "has_step_hooks", "is_compiled", "multiply_all_", "profiled", "schedulers_in", "uncompile", "uncompiled",
-           "unguarded"]
+__all__ = ["BATCH_NORMS", "NORM_LAYERS", "add_to_all_", "as_written", "can_step_fused", "compile_in_place",
+           "fused_step", "has_step_hooks", "is_compiled", "multiply_all_", "nll_total", "profiled", "schedulers_in",
+           "uncompile", "uncompiled", "unguarded"]
 
 # ---- classes of layers. Without the private base classes the public ones are listed.
 
@@ -128,6 +128,21 @@ def uncompiled(model: nn.Module) -> Iterator[None]:
 
 def _code(module: nn.Module) -> Any:
     return vars(module).get(_SLOT) if _IN_PLACE or module in _compiled_here else None
+
+
+# ---- losses
+
+def as_written(loss_func: Any) -> Any:
+    """The loss that `torch.compile` was given, None if `loss_func` is not compiled (or that cannot be seen)."""
+    held = getattr(loss_func, "__dict__", {})
+    return held.get("_torchdynamo_orig_callable") or held.get("_modules", {}).get("_orig_mod")
+
+
+def nll_total(loss: Any) -> Tensor | None:
+    """What a cross-entropy or NLL that is a mean was divided by, which it keeps for its backward pass; None where it
+    does not, or in 16 bits, which cannot count so far."""
+    total = getattr(getattr(loss, "grad_fn", None), "_saved_total_weight", None)
+    return total if total is not None and total.dtype in (torch.float32, torch.float64) else None
 
 
 # ---- schedulers made of schedulers

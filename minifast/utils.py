@@ -14,11 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import one_number
-
 __all__ = ["listify", "camel2snake", "map_tensors", "run_model", "joined", "tensors_in", "to_device", "to_detach",
-           "first_tensor", "batch_length", "even_mults", "is_plain", "shape_of", "smoothed", "weighted_mean",
-           "rng_state", "set_rng_state", "frames_forgotten"]
+           "first_tensor", "batch_length", "wide", "even_mults", "is_plain", "shape_of", "read_numbers",
+           "weighted_mean", "smoothed", "rng_state", "set_rng_state", "frames_forgotten"]
 
 
 def listify(x: Any = None) -> list[Any]:
@@ -126,10 +124,41 @@ def tensors_in(x: Any) -> list[Tensor]:
     return found
 
 
-def batch_length(x: Any) -> int:
-    """Number of samples in a batch of inputs or targets: the length of its first tensor (1 for a scalar or none)."""
-    t = first_tensor(x)
-    return t.shape[0] if t is not None and t.ndim else 1
+def batch_length(*parts: Any) -> int:
+    """Number of samples in a batch: what the first of `parts` (its targets, then its inputs) that holds samples says.
+
+    A tensor or an array says its length, a list of several dicts (one for each sample, as in detection) its own, any
+    other nest what the first tensor in it says. 1 where nothing says it (scalars, strings), 0 if all that is there is
+    empty. A list of one dict may be a sample or an argument: an argument, if the other parts say its tensors' length.
+
+    >>> batch_length([{"boxes": torch.zeros(5, 4)}] * 2), batch_length((), torch.ones(9))
+    (2, 9)
+    """
+    if isinstance(parts[0], Tensor) and parts[0].ndim and len(parts[0]):
+        return len(parts[0])
+    first, *others = [_length(part) for part in parts]
+    if first and _holds_dicts(parts[0]) and len(parts[0]) == 1 and others and first not in others:
+        return 1
+    said = [n for n in (first, *others) if n is not None]
+    return next((n for n in said if n), 0 if said else 1)
+
+
+def _holds_dicts(x: Any) -> bool:
+    return isinstance(x, (list, tuple)) and bool(x) and all(isinstance(sample, Mapping) for sample in x)
+
+
+def _length(x: Any, nested: bool = False) -> int | None:
+    if isinstance(x, (Tensor, np.ndarray)):
+        return len(x) if x.ndim else None
+    if _holds_dicts(x) and (nested or len(x) > 1):
+        return len(x)
+    parts = list(x.values()) if isinstance(x, Mapping) else x if isinstance(x, (list, tuple)) else []
+    return next((n for part in parts if (n := _length(part, nested=True)) is not None), None)
+
+
+def wide(x: Tensor) -> Tensor:
+    """`x` in at least 32 bits: a sum in 16 has two or three digits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def even_mults(start: float, stop: float, n: int) -> list[float]:
@@ -163,20 +192,43 @@ def shape_of(x: Any) -> str:
             + (f" from {int(x.min())} to {int(x.max())}" if whole else ""))
 
 
-def weighted_mean(values: list[Any] | Tensor, counts: Sequence[int]) -> float | None:
-    """Mean over samples of the means of batches (tensors of one number, or one of them all; `counts` samples each), in
-    float64, None without batches. It is read from the device in one go."""
-    if not len(values):
-        return None
-    v = values if isinstance(values, Tensor) else torch.stack([one_number(v).reshape(()) for v in values])
-    v = v.cpu().double()
-    n = torch.tensor(counts, dtype=torch.float64)
-    return float((v * n).sum() / n.sum())
+def read_numbers(values: Sequence[Any]) -> Tensor:
+    """Numbers and tensors of one number (None: NaN) in float64 on the CPU; the tensors are read in one go."""
+    tensors = [v.detach().reshape(()) for v in values if isinstance(v, Tensor)]
+    read = iter(torch.stack(tensors).cpu().double().tolist() if tensors else [])
+    return torch.tensor([next(read) if isinstance(v, Tensor) else float("nan") if v is None else v for v in values],
+                        dtype=torch.float64)
 
 
-def smoothed(mean: Tensor | None, loss: Tensor, i: int) -> Tensor:
-    """Loss `i` joins the mean with debiased weights 0.98**age (as in Adam's moments): one operation, no host read."""
-    return loss.float() if mean is None else torch.lerp(mean, loss.float(), 0.02 / (1 - 0.98 ** (i + 1)))
+def weighted_mean(values: Sequence[Any] | Tensor, weights: Sequence[Any] | Tensor) -> float | None:
+    """The loss of all batches at once, in float64, from the losses of batches and over how much each is a mean.
+
+    Both are numbers, tensors of one number, or one tensor of them all. Weights of None (NaN): the losses are sums, and
+    are added. A batch of weight 0 does not count; None if there is no other.
+
+    >>> weighted_mean([1.0, 4.0], [2, 1])
+    2.0
+    """
+    v, w = (x.cpu().double() if isinstance(x, Tensor) else read_numbers(x) for x in (values, weights))
+    if w.isnan().any():
+        return float(v.sum())
+    v, w = v[w != 0], w[w != 0]
+    return float((v * w).sum() / w.sum()) if len(w) else None
+
+
+def smoothed(mean: Tensor | None, loss: Tensor, i: int, weight: Any = 1) -> Tensor | None:
+    """Loss `i` joins the mean with debiased weights 0.98**age (as in Adam's moments), without a host read.
+
+    A loss of weight 0 is taken to be the mean so far. Before the first that counts the mean is None; to know whether
+    that is so takes one read of a weight that is a tensor.
+    """
+    if mean is None:
+        return loss.float() if weight is None or bool(weight) else None
+    if isinstance(weight, Tensor):
+        loss = torch.where(weight != 0, loss, mean)
+    elif weight == 0:
+        return mean
+    return torch.lerp(mean, loss.float(), 0.02 / (1 - 0.98 ** (i + 1)))
 
 
 def rng_state(cuda: bool = True) -> dict[str, Any]:

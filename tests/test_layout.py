@@ -25,10 +25,10 @@ RANKS = {
     "state": 3,
     "signatures": 3.5,
     "callback": 4,
+    "losses": 4.5,
     "loop": 5,
     "optimizer": 6,
     "layers": 7,
-    "losses": 7,
     "metrics": 7,
     "arrays": 7.5,
     "batches": 7.5,
@@ -132,7 +132,7 @@ def test_every_module_has_a_rank():
 
 
 def test_the_imports_are_read():
-    assert set(own_imports("loop")) == {"callback", "checks", "utils"}
+    assert set(own_imports("loop")) == {"callback", "checks", "losses", "utils"}
     assert {"callbacks.one_cycle", "plots"} <= set(own_imports("learner")) | set(own_imports("recorder"))
 
 

@@ -1,7 +1,6 @@
 """Averages of the weights along the run: exponential (EMA), and equal over the last epochs (SWA)."""
 from __future__ import annotations
 
-from itertools import compress
 from typing import Any
 
 import torch
@@ -44,9 +43,9 @@ class _Averaging(LearnerCallback):
     def on_train_end(self) -> None:
         self._show_own()
 
-    def _floats(self) -> tuple[list[Tensor], list[Tensor]]:
-        floating = [w.is_floating_point() for w in self._weights]
-        return list(compress(self.average, floating)), list(compress(self._weights, floating))
+    def _floats(self) -> list[list[Tensor]]:
+        return [[torch.view_as_real(t) if t.is_complex() else t for t in tensors
+                 if t.is_floating_point() or t.is_complex()] for tensors in (self.average, self._weights)]
 
     def _show_average(self) -> None:
         self._live = [w.clone() for w in self._weights]     # first: an interrupt from here on can be undone

@@ -1,7 +1,6 @@
 """What happens to gradients between the backward pass and the optimizer: clipping, and accumulation over batches."""
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +11,7 @@ from ..checks import positive_float, positive_int
 from ..order import Order
 from ..state import Changes
 from ..torch_private import multiply_all_
-from ..utils import batch_length
+from ..utils import tensors_in
 
 __all__ = ["GradientClipping", "GradientAccumulation", "AccumulateScheduler"]
 
@@ -41,13 +40,18 @@ class GradientClipping(LearnerCallback):
 class GradientAccumulation(LearnerCallback):
     """Steps once every `n_step` batches, with the gradient that their samples would give as one batch.
 
-    For a loss that is a mean over samples the gradients are averaged, weighted by the batches' lengths; for a sum
-    (`reduction="sum"`) they are added. The last batch of an epoch always steps, for however many there are. Batch norm
-    still sees the small batches. Where a pass is cut short (`stop_epoch`), the next epoch's batches complete the open
-    window; one that the end of the run leaves open is dropped.
+    `n_step`: batches for one optimizer step (default 1: each). The gradients are averaged by what each loss is a mean
+    over, `State.last_weight` (samples, targets that are not ignored, the weights of their classes, ...); those of a sum
+    (`reduction="sum"`) are added. The last batch of an epoch always steps, for however many there are. Batch norm still
+    sees the small batches. Where a pass is cut short (`stop_epoch`), the next epoch's batches complete the open window;
+    one that the end of the run leaves open is dropped.
 
-    Answers `n_updates` in on_train_begin, so that schedules count optimizer steps, and `skip_step` and `skip_zero` in
-    on_backward_end. The loss is left alone.
+    Returns `n_updates` in on_train_begin, so that schedules count optimizer steps, and `skip_step` and `skip_zero` in
+    on_backward_end. Where only the GPU knows the weights, the loss that is differentiated is multiplied by its own. The
+    recorded loss is left unchanged.
+
+    >>> learn = fake_learner(train_length=20, batch_size=5)
+    >>> learn.fit(1, callbacks=[GradientAccumulation(learn, n_step=3)])
     """
 
     _order = Order.ACCUMULATION
@@ -57,30 +61,44 @@ class GradientAccumulation(LearnerCallback):
         self.n_step = positive_int("n_step", n_step)
 
     def on_train_begin(self, n_epochs: int, n_updates: int) -> Changes | None:
-        self.is_sum = _reduction(self.learn.loss_func) == "sum"
-        self.n_batches = self.n_samples = self.unit = 0
+        self.n_batches = self.n_summed = 0
+        # of the open window: the gradients' sum, each times its weight, is `unit` times what the parameters hold
+        self.total: Any = 0
+        self.unit: Any = 1
         if not n_epochs:    # a validation
             return None
         return {"n_updates": n_epochs * -(-n_updates // (n_epochs * self.n_step))}  # rounded up in each epoch
 
-    def on_backward_begin(self, last_target: Any) -> None:
-        # what has been summed is kept in units of the newest batch's length, so that equal batches cost nothing
-        length = batch_length(last_target)
-        if self.n_samples and not self.is_sum and length != self.unit:
-            self._multiply(self.unit / length)
-        self.unit = length
-
-    def on_backward_end(self, num_batch: int, skip_bwd: bool) -> Changes | None:
-        self.n_batches += 1
-        self.n_samples += 0 if skip_bwd else self.unit
-        if self.n_batches < self.n_step and num_batch + 1 < len(self.learn.data.train_dl):
-            return {"skip_step": True, "skip_zero": True}
-        if not self.is_sum and self.n_samples not in (0, self.unit):
-            self._multiply(self.unit / self.n_samples)
-        self.n_batches = self.n_samples = 0
+    def on_backward_begin(self, last_loss: Tensor, last_target: Any, last_weight: Any) -> Changes | None:
+        if last_weight is None:
+            return None
+        if isinstance(last_weight, Tensor):
+            if not self.n_summed:   # any number near the weights does, so that 16 bits do not overflow
+                self.unit = max(1, sum(t.numel() for t in tensors_in(last_target)))
+            return {"last_loss": last_loss * (last_weight / self.unit)}
+        if last_weight == 0:
+            return {"skip_bwd": True}
+        # in units of the newest batch's weight, so that equal batches cost nothing
+        if self.n_summed and last_weight != self.unit:
+            self._multiply(self.unit / last_weight)
+        self.unit = last_weight
         return None
 
-    def _multiply(self, factor: float) -> None:
+    def on_backward_end(self, num_batch: int, skip_bwd: bool, last_weight: Any) -> Changes | None:
+        self.n_batches += 1
+        if not skip_bwd:
+            self.n_summed += 1
+            self.total = self.unit if last_weight is None else self.total + last_weight
+        if self.n_batches < self.n_step and num_batch + 1 < len(self.learn.data.train_dl):
+            return {"skip_step": True, "skip_zero": True}
+        if isinstance(self.total, Tensor):
+            self._multiply(self.unit / self.total.masked_fill(self.total == 0, 1))
+        elif self.total not in (0, self.unit):
+            self._multiply(self.unit / self.total)
+        self.n_batches = self.n_summed = self.total = 0
+        return None
+
+    def _multiply(self, factor: Any) -> None:
         if grads := [p.grad for p in _params(self.learn) if p.grad is not None]:
             multiply_all_(grads, factor)
 
@@ -90,9 +108,3 @@ def _params(learn: Any) -> list[Tensor]:
 
 
 AccumulateScheduler = GradientAccumulation  # fastai v1's name
-
-
-def _reduction(loss_func: Any) -> str:
-    if isinstance(loss_func, partial):
-        return str(loss_func.keywords.get("reduction") or _reduction(loss_func.func))
-    return str(getattr(loss_func, "reduction", "mean"))

@@ -3,23 +3,30 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from ..callback import LearnerCallback
 from ..order import Order
 from ..state import Changes
-from ..utils import batch_length, weighted_mean
+from ..utils import weighted_mean
 
 __all__ = ["LossMetrics"]
 
 
 class LossMetrics(LearnerCallback):
-    """Adds a column for each part that the loss function reports, a mean over the validation's samples.
+    """Adds a column for each part that the loss function reports, over the validation as the loss itself.
 
     The loss function lists the parts' names in `metric_names` and, whenever it is called, puts their values (tensors or
-    numbers) into its dict `metrics`. Answers `last_metrics` in on_epoch_end. TypeError before epoch 0 for a loss
-    function without `metric_names`.
+    numbers) into its dict `metrics`. Each part is a mean over what the loss is a mean over (`State.last_weight`).
+    Returns `last_metrics` in on_epoch_end. TypeError before epoch 0 for a loss function without `metric_names`.
+
+    >>> class Parts(nn.CrossEntropyLoss):
+    ...     metric_names = ["size"]
+    ...     def forward(self, output, target):
+    ...         self.metrics = {"size": output.abs().mean()}
+    ...         return super().forward(output, target)
+    >>> learn = fake_learner(loss_func=Parts())
+    >>> learn.fit(1, callbacks=[LossMetrics(learn)])
+    >>> learn.recorder.names
+    ['epoch', 'train_loss', 'valid_loss', 'size', 'time']
     """
 
     _order = Order.COLUMNS
@@ -33,22 +40,18 @@ class LossMetrics(LearnerCallback):
         self.names = list(names)
         self.learn.recorder.add_metric_names(self.names)
         self.parts: list[list[Any]] = []
-        self.counts: list[int] = []
+        self.weights: list[Any] = []
 
-    def on_batch_end(self, train: bool, last_target: Any) -> None:
+    def on_batch_end(self, train: bool, last_weight: Any) -> None:
         if not train:
             self.parts.append([self.loss_func.metrics[name] for name in self.names])
-            self.counts.append(batch_length(last_target))
+            self.weights.append(last_weight)
 
     def on_epoch_end(self, last_metrics: list[Any]) -> Changes:
         columns = zip(*self.parts, strict=True) if self.parts else [()] * len(self.names)
-        means = [weighted_mean([_tensor(v) for v in column], self.counts) for column in columns]
-        self.parts, self.counts = [], []
+        means = [weighted_mean(column, self.weights) for column in columns]
+        self.parts, self.weights = [], []
         return {"last_metrics": [*last_metrics, *means]}
 
     def on_train_end(self) -> None:
         self.loss_func = None
-
-
-def _tensor(value: Any) -> Tensor:
-    return value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))

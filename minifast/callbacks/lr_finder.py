@@ -65,11 +65,13 @@ class LRFinder(LearnerCallback):
     def on_batch_begin(self, iteration: int) -> None:
         self.learn.opt.lr = [self.schedule(iteration) * r for r in self.ratios]
 
-    def on_batch_end(self, iteration: int, last_loss: Tensor, smooth_loss: Tensor) -> Changes | None:
+    def on_batch_end(self, iteration: int, last_loss: Tensor, smooth_loss: Tensor | None,
+                     last_weight: Any) -> Changes | None:
         done = iteration + 1 >= self.num_it
         if self.valid_every is None:
             # read on the host, one synchronisation a batch: whether to stop must be known now
-            done |= self._keep(float(smooth_loss), float(last_loss))
+            if smooth_loss is not None and (last_weight is None or bool(last_weight)):  # else nothing in it counts
+                done |= self._keep(float(smooth_loss), float(last_loss))
         elif (iteration + 1) % self.valid_every == 0:
             loss = self.learn.validate(metrics=[])[0]
             done |= self._keep(loss, loss)

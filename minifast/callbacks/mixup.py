@@ -10,9 +10,9 @@ from torch import Tensor
 from ..callback import LearnerCallback
 from ..checks import positive_float
 from ..loaders import settled
-from ..losses import loss_activation, unreduced
+from ..losses import batch_weight, loss_activation, sample_weights, unreduced
 from ..state import Changes
-from ..utils import batch_length, first_tensor, listify
+from ..utils import batch_length, listify, map_tensors, tensors_in
 
 __all__ = ["MixUpCallback", "MixUpLoss", "MixedTargets"]
 
@@ -29,19 +29,43 @@ class MixUpLoss:
     """`loss_func` of a mixed batch: of each sample the losses for its two targets, by their weights; then reduced as
     `loss_func` reduces (mean or sum over samples). Other targets go to `loss_func` as they are.
 
-    TypeError if `loss_func` cannot give one loss for each sample; it is copied, never changed.
+    Where `loss_func` is no mean over samples (class weights, ignored targets: see `batch_weight`), a target counts by
+    its weight in the mixture times its weight in the loss. TypeError if `loss_func` cannot give one loss for each
+    sample; it is copied, never changed.
+
+    >>> mixed = MixedTargets([tensor([0])], [tensor([1])], tensor([0.75]))
+    >>> MixUpLoss(nn.CrossEntropyLoss())(torch.zeros(1, 2), mixed)
+    tensor(0.6931)
     """
 
     def __init__(self, loss_func: Any) -> None:
-        self.loss_func, self.each, self.activation = loss_func, unreduced(loss_func), loss_activation(loss_func)
+        self.loss_func, self.activation = loss_func, loss_activation(loss_func)
+        self.each, self.weights = unreduced(loss_func), sample_weights(loss_func)
 
     def __call__(self, output: Any, *targets: Any) -> Tensor:
         if not targets or not isinstance(mixed := targets[0], MixedTargets):
             loss: Tensor = self.loss_func(output, *targets)
             return loss
-        w = mixed.weight
-        losses = w * self.each(output, *mixed.first) + (1 - w) * self.each(output, *mixed.second)
-        return losses.sum() if getattr(self.loss_func, "reduction", "mean") == "sum" else losses.mean()
+        first, second = self.each(output, *mixed.first), self.each(output, *mixed.second)
+        if (weights := self._weights(output, mixed)) is not None:
+            return (weights[0] * first + weights[1] * second).sum() / (weights[0] + weights[1]).sum()
+        losses = mixed.weight * first + (1 - mixed.weight) * second
+        return losses.sum() if self._is_sum(output, mixed) else losses.mean()
+
+    def denominator(self, output: Any, *targets: Any) -> Any:
+        """Over how much the loss of a batch is a mean: see `batch_weight`."""
+        if not targets or not isinstance(mixed := targets[0], MixedTargets):
+            return batch_weight(self.loss_func, output, list(targets), output)
+        if (weights := self._weights(output, mixed)) is not None:
+            return (weights[0] + weights[1]).sum()
+        return batch_weight(self.loss_func, output, mixed.first, mixed.weight)
+
+    def _weights(self, output: Any, mixed: MixedTargets) -> tuple[Tensor, Tensor] | None:
+        first, second = self.weights(output, *mixed.first), self.weights(output, *mixed.second)
+        return None if first is None or second is None else (mixed.weight * first, (1 - mixed.weight) * second)
+
+    def _is_sum(self, output: Any, mixed: MixedTargets) -> bool:
+        return batch_weight(self.loss_func, output, mixed.first, mixed.weight) is None
 
 
 class MixUpCallback(LearnerCallback):
@@ -72,10 +96,15 @@ class MixUpCallback(LearnerCallback):
         if not train:
             return None
         x, y = listify(last_input), listify(last_target)
-        weight, order = self._draw(batch_length(y), first_tensor(x).device)  # type: ignore[union-attr]
-        x_other, y_other = ([part[order] for part in parts] for parts in (x, y))
-        x = [*x, *x_other, weight] if self.stack_x else _mixed("inputs", x, x_other, weight)
-        y = [MixedTargets(y, y_other, weight)] if self.stack_y else _mixed("targets", y, y_other, weight)
+        n = batch_length(y, x)
+        for what, parts in (("inputs", x), ("targets", y)):
+            _check_mixable(what, parts, n)
+        weight, order = self._draw(n, tensors_in(x)[0].device)
+
+        def others(parts: list[Any]) -> list[Any]:
+            return map_tensors(parts, lambda t: t[order])  # type: ignore[no-any-return]
+        x = [*x, *others(x), weight] if self.stack_x else _mixed("inputs", x, order, weight)
+        y = [MixedTargets(y, others(y), weight)] if self.stack_y else _mixed("targets", y, order, weight)
         return {"last_input": x, "last_target": y}
 
     def on_train_end(self) -> None:
@@ -91,10 +120,19 @@ class MixUpCallback(LearnerCallback):
         return tuple(torch.from_numpy(a).to(device) for a in (weight, rng.permutation(n)))  # type: ignore[return-value]
 
 
-def _mixed(what: str, parts: list[Any], others: list[Any], weight: Tensor) -> list[Any]:
-    for part in parts:
-        if not part.is_floating_point():
+def _check_mixable(what: str, parts: list[Any], n: int) -> None:
+    tensors = tensors_in(parts)
+    if odd := [tuple(t.shape) for t in tensors if not t.ndim or len(t) != n]:
+        raise TypeError(f"{what} of shape {odd[0]} cannot be mixed: they are not {n} samples, one after another")
+    if not tensors and (what == "inputs" or parts):
+        kind = type(parts[0]).__name__ if parts else None
+        raise TypeError(f"{what} of type {kind} cannot be mixed: there is no tensor")
+
+
+def _mixed(what: str, parts: list[Any], order: Tensor, weight: Tensor) -> list[Any]:
+    def mixed(t: Tensor) -> Tensor:
+        if not t.is_floating_point():
             hint = "stack_x=True leaves it to the model" if what == "inputs" else "for classes keep stack_y=True"
-            raise TypeError(f"{what} of {part.dtype} cannot be mixed; {hint}")
-    return [torch.lerp(other, part, weight.view(-1, *[1] * (part.ndim - 1)).to(part.dtype))
-            for part, other in zip(parts, others, strict=True)]
+            raise TypeError(f"{what} of {t.dtype} cannot be mixed; {hint}")
+        return torch.lerp(t[order], t, weight.view(-1, *[1] * (t.ndim - 1)).to(t.dtype))
+    return map_tensors(parts, mixed)  # type: ignore[no-any-return]

@@ -71,8 +71,9 @@ class Probe(Callback):
             for t in tensors_in(x):
                 self._see(what, t)
 
-    def on_backward_begin(self, last_loss: Tensor) -> None:
-        self._see("the loss function's result", last_loss)
+    def on_backward_begin(self, last_loss: Tensor, last_weight: Any) -> None:
+        if last_weight is None or bool(last_weight):    # where nothing counts, no number is right
+            self._see("the loss function's result", last_loss)
 
     def on_backward_end(self) -> None:
         for name, p in self.learn.model.named_parameters():

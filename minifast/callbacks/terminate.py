@@ -27,10 +27,10 @@ class TerminateOnNaNCallback(Callback):
     def __init__(self, check_every: int = 50) -> None:
         self.check_every = positive_int("check_every", check_every)
 
-    def on_batch_end(self, train: bool, iteration: int, epoch: int, num_batch: int, smooth_loss: Tensor,
-                     pbar: Any) -> Changes | None:
+    def on_batch_end(self, train: bool, iteration: int, epoch: int, num_batch: int,
+                     smooth_loss: Tensor | None, pbar: Any) -> Changes | None:
         # once not finite, the smoothed loss remains so: reading it now and then misses nothing
-        if not train or iteration % self.check_every or math.isfinite(float(smooth_loss)):
+        if not train or smooth_loss is None or iteration % self.check_every or math.isfinite(float(smooth_loss)):
             return None
         pbar.write([f"ended in epoch {epoch}, batch {num_batch}: the training loss is {float(smooth_loss)}"])
         return {"stop_epoch": True, "stop_training": True, "skip_validate": True}

@@ -93,11 +93,11 @@ def test_a_pass_cut_short_leaves_its_window_to_the_next_epoch():
 
     few, many = learner(4, n=8), learner(2)
     one, two = Grads(few), Grads(many)
-    many.fit(2, 0.01, callbacks=[two, GradientAccumulation(many, 2), Stops()])   # batches 0 1 | 2, 0 | 1 2
+    many.fit(2, 1e-121, callbacks=[two, GradientAccumulation(many, 2), Stops()])   # batches 0 1 | 2, 0 | 1 2
     assert two.updates == [0, 1, 2]
     first, second, third = many.data.train_dl.dl[:3]
     few.data = DataBunch([joined(first, second), joined(third, first)], None, device="cpu")
-    few.fit(1, 0.01, callbacks=[one])
+    few.fit(1, 1e-121, callbacks=[one])
     torch.testing.assert_close(two.grads[1], one.grads[1], rtol=1e-5, atol=1e-6)
 
 
@@ -107,14 +107,14 @@ def test_what_the_end_of_a_run_leaves_open_is_dropped():
             return {"stop_epoch": iteration == 2, "stop_training": iteration == 2, "skip_validate": True}
 
     learn, plain = learner(2), learner(4)
-    learn.fit(1, 0.01, callbacks=[GradientAccumulation(learn, 2), Stops()])
+    learn.fit(1, 1e-121, callbacks=[GradientAccumulation(learn, 2), Stops()])
     plain.data = DataBunch(plain.data.train_dl.dl[:1], None, device="cpu")
-    plain.fit(1, 0.01)
+    plain.fit(1, 1e-121)
     torch.testing.assert_close(weights(learn), weights(plain), rtol=1e-5, atol=1e-6)
     grads, want = Grads(learn), Grads(plain)
     plain.data = data(13)
-    learn.fit(1, 0.01, callbacks=[grads, GradientAccumulation(learn, 7)])   # and the next run begins with none
-    plain.fit(1, 0.01, callbacks=[want])
+    learn.fit(1, 1e-121, callbacks=[grads, GradientAccumulation(learn, 7)])   # and the next run begins with none
+    plain.fit(1, 1e-121, callbacks=[want])
     torch.testing.assert_close(grads.grads[0], want.grads[0], rtol=1e-4, atol=1e-6)
 
 
@@ -136,10 +136,14 @@ def test_a_batch_without_a_backward_pass_does_not_weigh(order, skipped):
 
 
 def test_a_sum_stays_a_sum_under_mixup():
-    learn = learner(2, loss_func=nn.CrossEntropyLoss(reduction="sum"))
-    accumulation = GradientAccumulation(learn, 2)
-    learn.fit(1, callbacks=[MixUpCallback(learn), accumulation])
-    assert accumulation.is_sum
+    added = []
+    for n_step in (1, 7):
+        learn = learner(2, loss_func=nn.CrossEntropyLoss(reduction="sum"))
+        grads = Grads(learn)
+        mixup, accumulation = MixUpCallback(learn, seed=0), GradientAccumulation(learn, n_step)
+        learn.fit(1, 1e-12, wd=0.0, callbacks=[mixup, accumulation, grads])
+        added.append(torch.stack(grads.grads).sum(0))
+    torch.testing.assert_close(*added)
 
 
 def test_clipping_by_norm():
