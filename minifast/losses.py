@@ -216,7 +216,7 @@ def _class_weights(core: Any, keywords: dict[str, Any]) -> tuple[Tensor | None, 
 def _weight_of(target: Tensor, core: Any, keywords: dict[str, Any]) -> Any:
     weight, ignored = _class_weights(core, keywords)
     if weight is None and target.device.type == "cpu" and not target.is_floating_point():
-        return np.count_nonzero(target.numpy() != ignored)    # a third of what the tensors' own way takes
+        return int(np.count_nonzero(target.numpy() != ignored))     # a third of what the tensors' own way takes
     return _on_host(_weight_of_each(target, weight, ignored).sum())
 
 
