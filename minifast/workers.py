@@ -57,7 +57,8 @@ class Workers:
             return
         self._busy = True
         try:
-            made_for = [n, collate_fn, *vars(dataset.dataset).keys(), *vars(dataset.dataset).values()]
+            attributes = getattr(dataset.dataset, "__dict__", {})
+            made_for = [dataset.dataset, n, collate_fn, *attributes.keys(), *attributes.values()]
             if self._dl is None or not _same(made_for, self._made_for):
                 self._made_for, self._dl = made_for, _loader(dataset, self._order, n, collate_fn, keep=True)
             self._order.rows = rows

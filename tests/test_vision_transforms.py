@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import COUNTS, fill, picture
+from PIL import Image
 from torchvision import transforms as T
 from torchvision.transforms import functional as TF
 from torchvision.transforms import v2
@@ -10,6 +11,7 @@ from minifast.data import DatasetType
 from minifast.layers import simple_cnn
 from minifast.learner import Learner
 from minifast.vision.data import ImageDataBunch
+from minifast.vision.transform import get_transforms
 
 
 @pytest.fixture
@@ -122,3 +124,43 @@ def test_a_file_of_weights_knows_how_its_pictures_were_prepared(folder, tmp_path
     learner(size=6).save("plain")
     with pytest.warns(UserWarning, match=r"\(mean None, std None\) than this data's \(mean \[0.5"):
         learner(stats, size=6).load("plain")
+
+
+@pytest.mark.parametrize("method, expected", [("squish", (8, 6)), ("pad", (8, 6)), ("crop", (8, 6))])
+def test_resize_methods_apply_without_transforms_too(folder, method, expected):
+    square = np.zeros((20, 20, 3), np.uint8)
+    square[:, :10] = 255
+    for file in folder.rglob("*.png"):
+        Image.fromarray(square).save(file)
+    data = ImageDataBunch.from_folder(folder, bs=4, size=expected, resize_method=method, device="cpu")
+    left = data.one_batch()[0][..., 0].mean()
+    assert data.one_batch()[0].shape == (4, 3, *expected) and left > 0.9
+    same = data.prepare_item(folder / "train/cat/0.png")
+    assert torch.equal(same, data.one_batch(DatasetType.Valid)[0][:1])
+    with pytest.raises(ValueError, match="there is no resize method 'squash'.*Did you mean 'squish'"):
+        ImageDataBunch.from_folder(folder, bs=4, size=expected, resize_method="squash")
+
+
+def test_predicting_leaves_the_generators_unchanged(folder):
+    data = ImageDataBunch.from_folder(folder, bs=4, size=6, ds_tfms=get_transforms(), device="cpu")
+    before = torch.get_rng_state()
+    first = data.prepare_item(data.valid_ds.items[0])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first, data.one_batch(DatasetType.Valid)[0][:1])
+
+
+@pytest.mark.parametrize("max_memory", [2**30, 0])
+def test_workers_give_what_this_process_gives_and_live_as_long_as_the_data(folder, max_memory):
+    def make(workers):
+        tfms = [v2.ColorJitter(0.5), *get_transforms()[0]], get_transforms()[1]
+        return ImageDataBunch.from_folder(folder, bs=4, seed=0, size=6, ds_tfms=tfms, device="cpu", num_workers=workers,
+                                          max_memory=max_memory)
+    alone, helped = make(0), make(2)
+    for _ in range(2):
+        for (x, y), (a, b) in zip(alone.train_dl, helped.train_dl, strict=True):
+            assert torch.equal(x, a) and torch.equal(y, b)
+    first = helped.train_dl.dl._workers._dl
+    assert first is not None
+    assert all(torch.equal(x, a) for (x, _), (a, _) in zip(alone.train_dl.batches(2), helped.train_dl.batches(2),
+                                                           strict=True))
+    assert helped.train_dl.dl._workers._dl is first

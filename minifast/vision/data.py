@@ -16,11 +16,12 @@ from ..loaders import ItemLoader
 from ..plots import show
 from ..utils import listify
 from .augment import Augment
-from .dataset import ImageDataset, Normalizer, Transform, channel_stats, collate, collate_any, transformed
+from .dataset import ImageDataset, Normalizer, Transform, channel_stats, collate, collate_any, float_batch
 from .folders import find_pictures, folder_classes
-from .image import Fit, Size, pixels
+from .image import Fit, Size
 from .labels import CategoryList, Labels, first_group, plain_labels
 from .loading import Options, make, split_at_random
+from .masks import SegmentationLabelList
 from .tables import file_names, label_columns, read_table
 
 __all__ = ["ImageDataBunch", "mnist_stats", "cifar_stats", "imagenet_stats"]
@@ -207,10 +208,7 @@ class ImageDataBunch(DataBunch):
     def prepare_item(self, item: Any) -> Tensor:
         """One picture as a batch (1, 3, H, W) for the model: a path or PIL image goes the way of the validation
         pictures, scaled to their size; a tensor is taken as the dataset gives it, bytes or floats in [0, 1]."""
-        image = pixels(item, self.fit)
-        if not isinstance(item, Tensor):
-            image = transformed(image.repeat(3 // image.shape[0], 1, 1), self.valid_tfms)
-        x: Tensor = self._prepared(image[None])
+        x: Tensor = next(iter(self.test_on([item])))[0]
         return x
 
     def test_on(self, items: Sequence[Any], bs: int | None = None) -> DeviceDataLoader:
@@ -230,9 +228,12 @@ class ImageDataBunch(DataBunch):
         y = torch.zeros(len(items), dtype=torch.long) if self.labels is None else self.labels.blank(len(items))
         like = self.valid_dl or self.fix_dl or self.train_dl
         ds = ImageDataset(items, y, self.classes, None, self.fit, self.valid_tfms)
-        make_batch = collate_any if any(isinstance(tfm, Augment) for tfm in like.tfms) else collate
-        dl = ItemLoader(ds, bs or like.batch_size or 64, seed=0, num_workers=self.num_workers, collate_fn=make_batch)
-        return DeviceDataLoader(dl, self.device, list(like.tfms))
+        augmented, bs = any(isinstance(tfm, Augment) for tfm in like.tfms), bs or like.batch_size or 64
+        dl = ItemLoader(ds, bs, seed=0, num_workers=self.num_workers if len(items) > bs else 0,
+                        collate_fn=collate_any if augmented else collate, keep_workers=True)
+        dl.seeded = augmented
+        # batches from elsewhere may have come as floats
+        return DeviceDataLoader(dl, self.device, [*[float_batch] * (float_batch not in like.tfms), *like.tfms])
 
     def add_test(self, items: Sequence[Any]) -> ImageDataBunch:
         """Make these pictures the test data, in place of what there was: see `test_on`. Returns the data itself."""
@@ -255,6 +256,8 @@ class ImageDataBunch(DataBunch):
             ax.axis("off")
         for ax, image, target in zip(axes.flat, x.clamp(0, 1), y, strict=False):
             ax.imshow(image.permute(1, 2, 0).numpy())
+            if isinstance(self.labels, SegmentationLabelList):
+                ax.imshow(target.numpy(), alpha=0.5, cmap="tab20", vmin=0, vmax=max(1, self.c - 1))
             ax.set_title(self._title(target))
         if return_fig:
             return fig

@@ -6,7 +6,7 @@ import io
 import os
 import re
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..progress import OneBar
+
 __all__ = ["open_image"]
 
-# PIL holds Python's lock for nearly all of a small picture: two threads take 120 µs for one of 28x28, one takes 34
+# for one of 28x28 two threads take 120 µs, one takes 34
 PIXELS_WORTH_THREADS = 96 * 96
 
 # what brings a picture upright, by its orientation
@@ -31,10 +33,16 @@ Fit = Size | Callable[[int, int], int] | None
 
 
 def open_image(item: Any, size: int | Size | None = None) -> Tensor:
-    """A picture (path, PIL image, or tensor (1 or 3, H, W), uint8 or in [0, 1]) as a float tensor (3, H, W) in [0, 1].
+    """A picture as a float tensor (3, H, W) in [0, 1]; EXIF's orientation is applied, transparency is dropped.
 
-    `size`: height and width to scale and centre-crop paths and PIL images to. ValueError, naming the file, for what is
-    no picture or has more than 8 bits a channel.
+    item: a path, a PIL image, or a tensor (1 or 3, H, W), uint8 or in [0, 1].
+    size: height and width (one number: both) to scale and centre-crop paths and PIL images to; None: they keep theirs.
+
+    ValueError that names the file for what is no picture or has more than 8 bits a channel.
+
+    >>> from PIL import Image
+    >>> open_image(Image.new("RGB", (40, 30), (255, 0, 0)), size=20).shape
+    torch.Size([3, 20, 20])
     """
     return as_floats(pixels(item, as_size(size))[None])[0]
 
@@ -73,9 +81,9 @@ def picture_shape(path: Path | str) -> Size:
     try:
         with Image.open(path) as im:
             h, w = im.height, im.width
-            return (w, h) if _orientation(im) > 4 else (h, w)
+            return (w, h) if orientation(im) > 4 else (h, w)
     except Exception as e:
-        raise _unreadable(path, e) from e
+        raise unreadable(path, e) from e
 
 
 def decode(paths: Sequence[Path], size: Size | None = None) -> Tensor:
@@ -92,24 +100,37 @@ def decode(paths: Sequence[Path], size: Size | None = None) -> Tensor:
                                  "give size= to bring all to one size")
         return array
 
-    if h * w < PIXELS_WORTH_THREADS:
-        return _stacked(len(paths), map(one, paths), h, w)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return _stacked(len(paths), pool.map(one, paths), h, w)
+    # PIL holds Python's lock for nearly all of a small picture
+    arrays = map(one, paths) if h * w < PIXELS_WORTH_THREADS else _in_threads(one, paths, "Decoding pictures")
+    return _stacked(len(paths), arrays, h, w)
 
 
 def decode_each(paths: Sequence[Path], fits: Sequence[Fit], max_memory: int) -> list[Tensor] | None:
     """Pictures from disk as uint8 tensors (1 or 3, H, W), in parallel; None if all of them, in colour, need more than
     `max_memory` bytes. ValueError that names the file if one cannot be read."""
     images = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for image in pool.map(pixels, paths, fits):
-            images.append(image)
-            max_memory -= 3 * image[0].numel()
-            if max_memory < 0:
-                pool.shutdown(cancel_futures=True)
-                return None
+    for image in _in_threads(pixels, paths, "Decoding pictures", fits):
+        images.append(image)
+        max_memory -= 3 * image[0].numel()
+        if max_memory < 0:
+            return None
     return images
+
+
+def in_threads(read: Callable[..., Any], paths: Sequence[Path], what: str) -> list[Any]:
+    """What `read` makes of each path, in order, by as many threads as there are processors, under a bar."""
+    return list(_in_threads(read, paths, what))
+
+
+def _in_threads(read: Callable[..., Any], paths: Sequence[Path], what: str, *more: Sequence[Any]) -> Iterator[Any]:
+    pool = ThreadPoolExecutor(os.cpu_count())
+    bar = OneBar(len(paths))
+    bar.comment = lambda: what
+    try:
+        with bar:
+            yield from bar.track(pool.map(read, paths, *more), len(paths))
+    finally:    # at once, also when Ctrl-C or a broken file ends it
+        pool.shutdown(cancel_futures=True)
 
 
 class DifferentSizes(ValueError):
@@ -142,7 +163,7 @@ def _decoded(item: Any, fit: Fit) -> np.ndarray[Any, Any]:
     except UnidentifiedImageError:
         raise ValueError(f"{item} cannot be read as a picture: it has none of the formats that PIL knows") from None
     except Exception as e:
-        raise _unreadable(item, e) from e
+        raise unreadable(item, e) from e
 
 
 def _bytes(im: Any, fit: Fit) -> np.ndarray[Any, Any]:
@@ -158,7 +179,7 @@ def _bytes(im: Any, fit: Fit) -> np.ndarray[Any, Any]:
         if isinstance(im.info.get("transparency"), bytes):     # of a palette: PIL warns unless it goes this way
             im = im.convert("RGBA")
         im = im.convert("L" if im.mode in ("1", "LA") else "RGB")
-    if turn := TURNS.get(_orientation(im)):
+    if turn := TURNS.get(orientation(im)):
         im = im.transpose(Image.Transpose[turn])
     if by > 1:
         im = im.reduce(by)
@@ -179,7 +200,7 @@ def _has_wide_channels(im: Any) -> bool:
     return False
 
 
-def _orientation(im: Any) -> int:
+def orientation(im: Any) -> int:
     """1 to 8 as EXIF has it (tag 0x0112); 1, upright, where it says nothing or is damaged.
 
     PIL reads all of EXIF for it, and warns of whatever is damaged in it. (TIFF files PIL turns itself.)
@@ -199,7 +220,7 @@ def _orientation(im: Any) -> int:
     return 1
 
 
-def _unreadable(item: Any, e: Exception) -> Exception:
+def unreadable(item: Any, e: Exception) -> Exception:
     if isinstance(e, FileNotFoundError):
         return FileNotFoundError(f"there is no file {item}")
     return ValueError(f"{item} cannot be read as a picture: {e}")

@@ -60,7 +60,7 @@ def make(cls: type[Bunch], path: Path | str, train: Labelled, valid: Labelled, t
     items = [list(train[0]), list(valid[0]), list(test)]
     y = [labels.targets(train[1]), labels.targets(valid[1]), labels.blank(len(test))]
     masked = isinstance(y[0], Masks)
-    augmented = bool(train_last or valid_last)
+    augmented = bool(train_last or valid_last) or ResizeMethod(resize_method) is not ResizeMethod.CROP
     augments = [Augment(last, size, resize_method, padding_mode, masked) for last in (train_last, valid_last)]
     # a mask is not shrunk, and its picture would be by a part of a pixel more or less
     by_batch = augmented and size is not None and not masked
@@ -71,8 +71,10 @@ def make(cls: type[Bunch], path: Path | str, train: Labelled, valid: Labelled, t
         size = (images[0].shape[2], images[0].shape[3])
         fits = [size] * 3
     for part in y:
-        if isinstance(part, Masks) and not augmented:
-            part.size = size
+        if isinstance(part, Masks):
+            part.size = None if augmented else size
+            if images[0] is not None:
+                part.keep()
     on_device = [part.to(device) if isinstance(part, Tensor) else part for part in images]
 
     def dl(k: int, bs: int, train: bool = False) -> Loader:
@@ -81,8 +83,8 @@ def make(cls: type[Bunch], path: Path | str, train: Labelled, valid: Labelled, t
         x = on_device[k]
         if isinstance(x, Tensor) and isinstance(ds.y, Tensor) and not tfms:
             return TensorLoader(x, ds.y.to(device), bs, train, train, seed, ds)
-        workers = num_workers if x is None or tfms or masked else 0    # else there is nothing for others to do
-        return ItemLoader(ds, bs, train, train, seed, workers, collate_any if augmented else collate)
+        workers = num_workers if x is None or tfms else 0   # else there is nothing for others to do
+        return ItemLoader(ds, bs, train, train, seed, workers, collate_any if augmented else collate, keep_workers=True)
 
     def prepared(dl: Loader, augment: Augment) -> Any:
         dl.seeded = augmented
@@ -95,7 +97,7 @@ def make(cls: type[Bunch], path: Path | str, train: Labelled, valid: Labelled, t
     data = make_bunch(train_dl, valid_dl, fix_dl, test_dl, device, path=path, loss_func=labels.loss_func,
                       classes=labels.classes)
     data.size = size or (None if may_differ else picture_shape(items[0][0]))
-    data.fit = fits[1] if by_batch else data.size
+    data.fit = fits[1] if augmented and size else data.size
     data.valid_tfms, data.num_workers, data.labels = valid_tfms, num_workers, labels
     data.add_tfm(float_batch)
     return data  # type: ignore[no-any-return]

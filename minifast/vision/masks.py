@@ -4,14 +4,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..losses import CrossEntropyFlat
-from .image import TURNS, Size, _orientation, _unreadable
+from .image import TURNS, Size, in_threads, orientation, unreadable
 from .labels import Labels, plain
 
 __all__ = ["SegmentationLabelList", "Masks"]
@@ -67,18 +67,20 @@ class Masks(Sequence[Tensor]):
                  size: Size | None = None) -> None:
         self.paths, self.n_classes, self.div = paths, n_classes, div
         self.ignore_index, self.size = ignore_index, size
+        self.kept: list[Tensor] | None = None
+
+    def keep(self) -> None:
+        """Read all of them now, and keep them in memory."""
+        self.kept = in_threads(self._read, self.paths, "Reading masks")
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    @overload
-    def __getitem__(self, i: int) -> Tensor: ...
-    @overload
-    def __getitem__(self, i: slice) -> Masks: ...
-    def __getitem__(self, i: int | slice) -> Tensor | Masks:
-        if isinstance(i, slice):
-            return Masks(self.paths[i], self.n_classes, self.div, self.ignore_index, self.size)
-        mask = _read(self.paths[i], self.size)
+    def __getitem__(self, i: Any) -> Any:
+        return self._read(self.paths[i]) if self.kept is None else self.kept[i]
+
+    def _read(self, path: Path) -> Tensor:
+        mask = _read(path, self.size)
         if self.div:
             mask = mask // 255
         wrong = mask >= self.n_classes
@@ -87,7 +89,7 @@ class Masks(Sequence[Tensor]):
         if wrong.any():
             value = int(mask[wrong].max())
             hint = {255: "; where 255 is the second of two classes give div=True, where it is none ignore_index=255"}
-            raise ValueError(f"{self.paths[i]} has the value {value}, and there are {self.n_classes} classes, 0 to "
+            raise ValueError(f"{path} has the value {value}, and there are {self.n_classes} classes, 0 to "
                              f"{self.n_classes - 1}{hint.get(value, '')}")
         return mask
 
@@ -100,10 +102,10 @@ def _read(path: Path, size: Size | None) -> Tensor:
             if im.mode not in ("L", "P", "1"):
                 raise ValueError(f"a mask has one channel of 8 bits, or a palette, and this has the mode {im.mode}")
             mask: Any = im
-            if turn := TURNS.get(_orientation(im)):
+            if turn := TURNS.get(orientation(im)):
                 mask = im.transpose(Image.Transpose[turn])
             if size and size != (mask.height, mask.width):
                 mask = ImageOps.fit(mask, (size[1], size[0]), Image.Resampling.NEAREST)
             return torch.from_numpy(np.array(mask, dtype=np.uint8))
     except Exception as e:
-        raise _unreadable(path, e) from e
+        raise unreadable(path, e) from e
