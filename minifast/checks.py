@@ -16,14 +16,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["anything", "as_path", "check_callable", "check_momenta", "did_you_mean", "figures", "file_name", "flag",
-           "loss_or_none", "loss_value", "number", "one_number", "positive_float", "positive_int", "whole_number"]
+__all__ = ["anything", "as_path", "check_callable", "check_momenta", "did_you_mean", "few_of", "figures", "file_name",
+           "flag", "loss_or_none", "loss_value", "no_gradient", "number", "one_number", "positive_float",
+           "positive_int", "short", "whole_number"]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the nearest of the known names, or an empty string: the end of an error message."""
     near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def few_of(names: Iterable[str], what: str) -> str:
+    """How many there are of `what`, and the first three names, for an error message.
+
+    >>> few_of(["a", "b", "c", "d"], "weights")
+    '4 weights (a, b, c, ...)'
+    """
+    every = list(names)
+    return f"{len(every)} {what} ({', '.join([*every[:3], *(['...'] if len(every) > 3 else [])])})"
 
 
 def positive_int(name: str, value: Any, or_zero: bool = False) -> int:
@@ -34,11 +45,11 @@ def positive_int(name: str, value: Any, or_zero: bool = False) -> int:
     except (AttributeError, TypeError):     # tensors and arrays have an __index__ and may refuse it
         x = None
     if x is None or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, not {_shortened(value)} ({type(value).__name__})")
+        raise TypeError(f"{name} must be a whole number, not {short(value)} ({type(value).__name__})")
     if x < 1 - or_zero:
-        raise ValueError(f"{name} must be at least {1 - or_zero}, not {_shortened(x)}")
+        raise ValueError(f"{name} must be at least {1 - or_zero}, not {short(x)}")
     if x > sys.maxsize:
-        raise ValueError(f"{name} must be at most {sys.maxsize}, not {_shortened(x)}")
+        raise ValueError(f"{name} must be at most {sys.maxsize}, not {short(x)}")
     return x
 
 
@@ -53,13 +64,21 @@ def number(name: str, value: Any) -> float:
         # several numbers in one tensor or array; a whole number that is larger than any float
         with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
             return float(value)
-    raise TypeError(f"{name} must be a number, not {_shortened(value)} ({type(value).__name__})")
+    raise TypeError(f"{name} must be a number, not {short(value)} ({type(value).__name__})")
 
 
-def _shortened(value: Any) -> str:
+def short(value: Any) -> str:
+    """`value` in an error message: on one line, and a tensor or an array without its numbers.
+
+    >>> short(torch.zeros(2, 3))
+    'a Tensor of shape (2, 3)'
+    """
     if isinstance(value, int) and abs(value) > 1e99:  # Python refuses to write out very large ones
         return "one of more than 99 digits"
-    return repr(value)
+    if isinstance(value, (Tensor, np.ndarray)) and (value.ndim > 1 or value.ndim and len(value) > 8):
+        return f"a {type(value).__name__} of shape {tuple(value.shape)}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 200 else f"{text[:100]}... ({type(value).__name__})"
 
 
 def positive_float(name: str, value: Any, or_zero: bool = False) -> float:
@@ -112,7 +131,7 @@ def flag(name: str, value: Any) -> bool:
         return bool(value)
     if isinstance(value, np.ndarray) and value.dtype == bool and value.size == 1:
         return bool(value.item())
-    raise TypeError(f"{name} must be True or False, not {_shortened(value)} ({type(value).__name__})")
+    raise TypeError(f"{name} must be True or False, not {short(value)} ({type(value).__name__})")
 
 
 def figures(name: str, value: Any) -> list[Any]:
@@ -151,3 +170,21 @@ def one_number(loss: Tensor) -> Tensor:
         raise ValueError(f"the loss of a batch must be one number, not a tensor of shape {tuple(loss.shape)}: "
                          "return its mean (in torch's loss functions that is reduction='mean')")
     return loss
+
+
+def no_gradient(loss: Tensor, output: Any) -> RuntimeError:
+    """The error for a loss that cannot be differentiated, which says whose fault that is: the loss function's, or that
+    of the model that made `output`.
+
+    >>> no_gradient(torch.tensor(3), torch.ones(2, requires_grad=True))
+    RuntimeError('the loss has no gradient: it is of whole numbers (int64), ...')
+    """
+    parts = output if isinstance(output, (list, tuple)) else output.values() if isinstance(output, dict) else [output]
+    if not any(getattr(t, "requires_grad", False) for t in parts):
+        return RuntimeError("the model's output has no gradient, so nothing can be learned from its loss: is it "
+                            "detached, or computed under torch.no_grad()?")
+    whole = not (loss.is_floating_point() or loss.is_complex())
+    why = (f"it is of whole numbers ({str(loss.dtype).removeprefix('torch.')}), which cannot be differentiated" if whole
+           else "it is cut off from the model's output (by detach(), item() or torch.no_grad())")
+    return RuntimeError(f"the loss has no gradient: {why}. Let the loss function return a float computed from the "
+                        "output (and a callback that replaces it in on_backward_begin, too)")

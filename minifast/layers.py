@@ -7,12 +7,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from .checks import check_callable, positive_int
-from .utils import listify
+from .checks import check_callable, few_of, positive_int, short
+from .utils import listify, run_model
 
 __all__ = ["Lambda", "Flatten", "AdaptiveConcatPool2d", "PoolFlatten", "conv_layer", "simple_cnn",
-           "ParameterModule", "flatten_model", "split_model"]
+           "ParameterModule", "flatten_model", "initialise_lazy", "is_lazy", "split_model"]
 
 
 # ---- layers
@@ -139,30 +140,100 @@ class ParameterModule(nn.Module):
 
 
 def flatten_model(model: nn.Module) -> list[nn.Module]:
-    """The layers without sublayers, in order, each once; parameters of a larger module follow as `ParameterModule`s."""
+    """The layers without sublayers, each once, in the order of `named_parameters()`: parameters that a larger module
+    has itself come before its layers, as `ParameterModule`s.
+
+    >>> flatten_model(nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.ReLU())))
+    [Linear(in_features=2, out_features=3, bias=True), ReLU()]
+    """
     children = list(model.children())
     if not children:
         return [model]
-    leaves = [leaf for child in children for leaf in flatten_model(child)]
-    return list(dict.fromkeys(leaves)) + [ParameterModule(p) for p in model.parameters(recurse=False)]
+    own: list[nn.Module] = [ParameterModule(p) for p in model.parameters(recurse=False)]
+    return list(dict.fromkeys([*own, *(leaf for child in children for leaf in flatten_model(child))]))
 
 
-def split_model(model: nn.Module, splits: nn.Module | Iterable[Any]) -> list[nn.Module]:
-    """The layer groups of `model`: a new one starts at each module in `splits`; or `splits` lists the groups' modules.
+def split_model(model: nn.Module, splits: Any) -> list[nn.Module]:
+    """The layer groups of `model`: a new one starts at each module or parameter in `splits`; or `splits` lists the
+    groups, each a list of modules and parameters.
 
-    ValueError for a module that is not in the model, or if the listed groups leave out some of its parameters.
+    TypeError for what is neither; ValueError for a module or parameter that is not in the model (or not the first one
+    of its layer), or if the listed groups leave out some of the model's parameters.
+
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> [len(list(group.parameters())) for group in split_model(net, [net[2]])]
+    [2, 2]
     """
-    given: list[Any] = [splits] if isinstance(splits, nn.Module) else list(splits)
-    if given and all(isinstance(s, nn.Module) for s in given):
-        leaves = flatten_model(model)
-        firsts = [flatten_model(s)[0] for s in given]
-        if unknown := [s for s, first in zip(given, firsts, strict=True) if first not in leaves]:
-            raise ValueError(f"cannot split the model at {unknown[0]!r}: it is not in the model")
-        starts = sorted({0, *(leaves.index(first) for first in firsts)})
-        return [nn.Sequential(*leaves[a:b]) for a, b in zip(starts, [*starts[1:], len(leaves)], strict=True)]
-    groups: list[nn.Module] = [nn.Sequential(*group) for group in given]
+    given = [splits] if isinstance(splits, (nn.Module, nn.Parameter)) else _items(splits)
+    if given and all(isinstance(s, (nn.Module, nn.Parameter)) for s in given):
+        return _cut(model, given)
+    groups: list[nn.Module] = []
+    for group in given:
+        parts = _items(group)
+        if odd := [x for x in parts if not isinstance(x, (nn.Module, nn.Parameter))]:
+            raise TypeError(f"a layer group must hold modules and parameters, not {short(odd[0])}")
+        groups.append(nn.Sequential(*(ParameterModule(x) if isinstance(x, nn.Parameter) else x for x in parts)))
     held = {id(p) for group in groups for p in group.parameters()}
     if missing := [name for name, p in model.named_parameters() if id(p) not in held]:
         raise ValueError(f"the groups leave out {len(missing)} of the model's parameters, which would not be trained: "
                          + ", ".join(missing[:3]))
     return groups
+
+
+def _cut(model: nn.Module, firsts: list[Any]) -> list[nn.Module]:
+    leaves = flatten_model(model)
+    # where a layer begins: at itself, and at its first parameter
+    at = {id(leaf.val if isinstance(leaf, ParameterModule) else leaf): i for i, leaf in enumerate(leaves)}
+    for i, leaf in enumerate(leaves):
+        for p in list(leaf.parameters())[:1]:
+            at.setdefault(id(p), i)
+    starts = {0}
+    for s in firsts:
+        first = s if isinstance(s, nn.Parameter) else flatten_model(s)[0]
+        key = id(first.val if isinstance(first, ParameterModule) else first)
+        if key not in at:
+            raise ValueError(f"cannot split the model at {short(s)}: it is not in the model"
+                             + (", or not the first one of its layer" if isinstance(s, nn.Parameter) else ""))
+        starts.add(at[key])
+    ordered = sorted(starts)
+    return [nn.Sequential(*leaves[a:b]) for a, b in zip(ordered, [*ordered[1:], len(leaves)], strict=True)]
+
+
+def _items(x: Any) -> list[Any]:
+    if isinstance(x, (str, bytes)) or not isinstance(x, Iterable) or isinstance(x, Tensor):
+        raise TypeError(f"modules of the model are needed, or lists of its layers, not {short(x)}")
+    return list(x)
+
+
+# ---- layers whose sizes are found out
+
+def is_lazy(model: nn.Module) -> bool:
+    """Whether the model has layers (`nn.LazyLinear`, ...) that have not seen a batch, so that they have no weights yet.
+
+    >>> is_lazy(nn.LazyLinear(2)), is_lazy(nn.Linear(3, 2))
+    (True, False)
+    """
+    return any(isinstance(t, (UninitializedParameter, UninitializedBuffer))
+               for t in (*model.parameters(), *model.buffers()))
+
+
+def initialise_lazy(learn: Any) -> None:
+    """Send the learner's first batch through its model, in eval mode and without gradients, if that is lazy."""
+    model = learn.model
+    if not is_lazy(model):
+        return
+    flags = [(m, m.training) for m in model.modules()]
+    x, _ = learn.data.one_batch(detach=False, denorm=False, cpu=False)
+    model.eval()
+    try:
+        with torch.no_grad():
+            run_model(model, x)
+    except Exception as e:
+        e.add_note("this was the first batch, sent through the model so that its lazy layers find their sizes")
+        raise
+    finally:
+        for m, training in flags:
+            m.training = training
+    if is_lazy(model):
+        left = [name for name, p in model.named_parameters() if isinstance(p, UninitializedParameter)]
+        raise ValueError(f"a batch leaves lazy layers without weights: {few_of(left, 'parameters')}")

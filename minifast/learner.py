@@ -25,26 +25,35 @@ from .callbacks.precision import MixedPrecision
 from .callbacks.scheduler import ParamScheduler
 from .callbacks.terminate import TerminateOnNaNCallback
 from .check import Report, check
-from .checks import as_path, file_name, positive_float, positive_int
+from .checks import as_path, file_name, positive_int, short
 from .data import DataBunch, DatasetType
+from .fused import AdamW
 from .inference import prediction, predictions, run_validation
 from .interpret import ClassificationInterpretation
-from .layers import split_model
+from .layer_groups import (
+    DEFAULT_LR,
+    check_own,
+    cut,
+    freeze_before,
+    groups_of,
+    learning_rates,
+    make_opt,
+    set_opt,
+    weight_decay,
+)
+from .layers import is_lazy
 from .metrics import as_metric
-from .optimizer import AdamW, OptimWrapper
+from .optimizer import DEFAULT_WD, OptimWrapper
 from .progress import OneBar, Progress
 from .recorder import Recorder
 from .state import State
-from .suggestion import RangeTest, RangeTests, Suggestion
+from .suggestion import RangeTest, RangeTests
 from .summary import Text, loop_with_callbacks, model_summary
-from .torch_private import NORM_LAYERS, compile_in_place, uncompile
-from .utils import even_mults, frames_forgotten, listify
+from .torch_private import compile_in_place, uncompile
+from .utils import frames_forgotten, listify
 from .weights import load_weights, save_weights
 
 __all__ = ["Learner", "fit_one_cycle", "lr_find"]
-
-DEFAULT_LR = slice(3e-3)
-
 
 class Learner:
     """A model, its data, its loss and its optimizer: all that training needs, and the methods that train.
@@ -69,7 +78,7 @@ class Learner:
 
     def __init__(self, data: DataBunch, model: nn.Module, opt_func: Callable[..., torch.optim.Optimizer] = AdamW,
                  loss_func: Callable[..., Any] | None = None, metrics: Any = None, true_wd: bool = True,
-                 bn_wd: bool = True, wd: float = 1e-2, train_bn: bool = True, path: str | Path | None = None,
+                 bn_wd: bool = True, wd: float = DEFAULT_WD, train_bn: bool = True, path: str | Path | None = None,
                  model_dir: str | Path = "models", callback_fns: Any = None, callbacks: Any = None,
                  layer_groups: Sequence[nn.Module] | None = None,
                  add_time: bool = True, silent: bool = False, check_finite: bool = True) -> None:
@@ -84,7 +93,7 @@ class Learner:
             raise ValueError("the data brings no loss function of its own: pass loss_func=, for example "
                              "CrossEntropyFlat() for classes, MSELossFlat() for quantities")
         self.opt_func, self.true_wd, self.bn_wd, self.train_bn = opt_func, true_wd, bn_wd, train_bn
-        self.wd = _weight_decay(wd)
+        self.wd = weight_decay(wd)
         self.metrics = listify(metrics)
         for metric in self.metrics:
             as_metric(metric)  # a wrong one is named here, not in the middle of a run
@@ -93,11 +102,10 @@ class Learner:
         for name, given in (("loss_func", self.loss_func), ("opt_func", opt_func),
                             *(("callback_fns", make) for make in self.callback_fns)):
             _check_function(name, given)
-        self.layer_groups = listify(layer_groups) or [model]
-        if odd := [g for g in self.layer_groups if not isinstance(g, nn.Module)]:
-            raise TypeError(f"layer_groups must be modules, not {odd[0]!r}; learn.split makes them")
         self.silent, self.check_finite = silent, check_finite
         self._opt: OptimWrapper | None = None
+        self._opt_before: OptimWrapper | None = None    # of the run in progress, where another one takes its place
+        self.layer_groups = layer_groups
         self.recorder = Recorder(self, add_time)
         # of the run in progress; typed as a callback finds it, None outside of a run
         self.handler: CallbackHandler = None  # type: ignore[assignment]
@@ -118,7 +126,7 @@ class Learner:
         >>> fake_learner().fit(2, 1e-2)
         """
         epochs = positive_int("epochs", epochs)
-        self._set_opt(self.lr_range(lr), wd)
+        set_opt(self, self.lr_range(lr), None if wd is None else weight_decay(wd))
         if checkpoint is not None:
             callbacks = [*listify(callbacks), Checkpoint(self, checkpoint)]
         self._run(epochs, self.taking_part(callbacks))
@@ -189,7 +197,7 @@ class Learner:
         """
         def one_test(wd: float | None) -> RangeTest:
             self.lr_finder = LRFinder(self, start_lr, end_lr, num_it, stop_div, linear, valid_every)
-            self._set_opt(self.opt.values("lr"), wd)
+            set_opt(self, self.opt.values("lr"), None if wd is None else weight_decay(wd))
             epochs = -(-num_it // len(self.data.train_dl))      # rounded up
             self._run(epochs, [*self.taking_part(in_fit=False), self.lr_finder], OneBar(num_it, self.silent))
             return self.lr_finder.result
@@ -262,16 +270,21 @@ class Learner:
 
     @property
     def opt(self) -> OptimWrapper:
-        """The optimizer; made when it is first read, and again when other parameters are to be trained."""
+        """The optimizer; made when it is first used, and made again when other parameters are to be trained.
+
+        One of your own, `learn.opt = OptimWrapper(opt)`, keeps its parameter groups: they are the layer groups.
+        ValueError at once if it leaves out trainable parameters. `learn.opt = None`: it is made again."""
         if self._opt is None:
-            self._opt = OptimWrapper.create(self.opt_func, self.lr_range(DEFAULT_LR), self.layer_groups, self.wd,
-                                            self.true_wd, self.bn_wd)
+            self._opt = make_opt(self)
         return self._opt
 
     @opt.setter
     def opt(self, opt: OptimWrapper | None) -> None:
         if not (opt is None or isinstance(opt, OptimWrapper)):
             raise TypeError(f"learn.opt must be an OptimWrapper, not {type(opt).__name__}: OptimWrapper(opt) makes one")
+        if opt is not None:
+            check_own(self, opt)
+        self._opt_before = self._opt or self._opt_before
         self._opt = opt
 
     @property
@@ -279,60 +292,56 @@ class Learner:
         """Whether an optimizer exists yet."""
         return self._opt is not None
 
-    def _set_opt(self, lr: Any, wd: float | None) -> None:
-        # whatever the optimizer does not hold would stay untrained without a word
-        trainable = {p for p in self.model.parameters() if p.requires_grad}
-        if not trainable <= {p for group in self.layer_groups for p in group.parameters()}:
-            if len(self.layer_groups) > 1:
-                raise ValueError("the layer groups leave out some of the model's parameters: "
-                                 "cut it again with learn.split")
-            self.layer_groups = [self.model]
-        if self._opt is not None and not trainable <= {p for g in self._opt.opt.param_groups for p in g["params"]}:
-            self._opt = None
-        self.opt.align()
-        self.opt.lr = lr
-        self.opt.wd = self.wd if wd is None else _weight_decay(wd)
+    @property
+    def layer_groups(self) -> list[nn.Module]:
+        """The parts of the model that can have learning rates of their own, the first one first: `split` makes them."""
+        return groups_of(self)
+
+    @layer_groups.setter
+    def layer_groups(self, groups: Any) -> None:
+        groups = listify(groups)
+        if odd := [g for g in groups if not isinstance(g, nn.Module)]:
+            raise TypeError(f"layer_groups must be modules, not {short(odd[0])}; learn.split makes them")
+        self._cut = groups
+        self.opt = None
 
     def lr_range(self, lr: Any) -> float | list[float]:
         """Learning rates for the layer groups: a number stays one; `slice(a, b)` is spread from `a` for the first group
-        to `b` for the last by equal factors; `slice(b)` is `b` for the last group and `b / 10` for all others."""
-        n = len(self.layer_groups)
-        if isinstance(lr, slice):
-            if lr.step is not None:
-                raise ValueError(f"{lr} has three values, and a slice of learning rates has two: for one value a layer "
-                                 "group give a list")
-            stop = _learning_rate(lr.stop)
-            if lr.start is None:
-                return [stop / 10] * (n - 1) + [stop]
-            return even_mults(_learning_rate(lr.start), stop, n)
-        if isinstance(lr, (list, tuple)) or bool(getattr(lr, "ndim", 0)):
-            if len(lr) != n:
-                raise ValueError(f"lr={lr} has {len(lr)} values for {n} layer group{'s' * (n > 1)}")
-            return [_learning_rate(x) for x in lr]
-        return _learning_rate(lr)
+        to `b` for the last by equal factors; `slice(b)` is `b` for the last group and `b / 10` for all others.
+
+        For an optimizer with parameter groups of its own a number is the learning rate of the last one, and the others
+        keep their ratio to it; in a fit that names none they are the optimizer's.
+
+        >>> fake_learner(layer_group_count=3).lr_range(slice(1e-2))
+        [0.001, 0.001, 0.01]
+        """
+        return learning_rates(self, lr)
 
     def split(self, split_on: Any) -> Learner:
-        """Cut the model into layer groups, each beginning at one of the given modules (or a function of the model that
-        returns them, or a list of lists of layers)."""
-        asked = callable(split_on) and not isinstance(split_on, nn.Module)
-        splits = split_on(self.model) if asked else split_on
-        try:
-            self.layer_groups = split_model(self.model, splits)
-        except TypeError as e:  # torch's, of what is no module, or of a group that is no list
-            raise TypeError(f"split_on must give modules of the model or lists of its layers, not {splits!r}") from e
-        self._opt = None
+        """Cut the model into layer groups, each beginning at one of the given modules or parameters (or a function of
+        the model that returns them, or a list of lists of layers and parameters). Returns itself.
+
+        TypeError or ValueError, and nothing is changed, if that cannot be done; also in the middle of a fit where
+        hyper-parameters differ between the layer groups so far, and for an optimizer that has groups of its own.
+
+        >>> learn = fake_learner(layer_group_count=3)
+        >>> len(learn.split([learn.model[-1]]).layer_groups)
+        2
+        """
+        cut(self, split_on)
         return self
 
     def freeze_to(self, n: int) -> None:
-        """Freeze the layer groups before the `n`-th (but with `train_bn` their normalisation layers), free the rest."""
-        if n not in range(-len(self.layer_groups), len(self.layer_groups)):
-            raise ValueError(f"there is no layer group {n!r}: the model has {len(self.layer_groups)}, see learn.split")
-        first_free = n % len(self.layer_groups)
-        for i, group in enumerate(self.layer_groups):
-            for m in group.modules():
-                for p in m.parameters(recurse=False):
-                    p.requires_grad = i >= first_free or self.train_bn and isinstance(m, NORM_LAYERS)
-        self._opt = None
+        """Freeze the layer groups before the `n`-th (but with `train_bn` their normalisation layers), free the rest.
+
+        Also in the middle of a fit, which then goes on with what is trained now. ValueError if there is no such group.
+
+        >>> learn = fake_learner(layer_group_count=3)
+        >>> learn.freeze_to(-1)
+        >>> [next(g.parameters()).requires_grad for g in learn.layer_groups]
+        [False, False, True]
+        """
+        freeze_before(self, n)
 
     def freeze(self) -> None:
         """Train the last layer group only."""
@@ -461,20 +470,8 @@ class Learner:
         def __getattr__(self, name: str) -> Any: ...
 
     def __repr__(self) -> str:
-        n = sum(p.numel() for p in self.model.parameters())
-        return f"Learner({type(self.model).__name__} with {n:,} parameters, {self.data!r})"
-
-
-def _weight_decay(wd: Any) -> float:
-    return positive_float("wd", wd, or_zero=True)
-
-
-def _learning_rate(lr: Any) -> float:
-    if isinstance(lr, (RangeTest, RangeTests)):
-        hint = "its .suggestion" if isinstance(lr, RangeTest) else f"the .suggestion of one: {', '.join(map(repr, lr))}"
-        raise TypeError(f"the learning rate must be a number, not a {type(lr).__name__}: pass {hint}")
-    # without a learning rate a suggestion says why
-    return positive_float("the learning rate", float(lr) if isinstance(lr, Suggestion) else lr)
+        n = "unknown" if is_lazy(self.model) else f"{sum(p.numel() for p in self.model.parameters()):,}"
+        return f"Learner({type(self.model).__name__} with {n} parameters, {self.data!r})"
 
 
 def _check_function(name: str, given: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .callback import CallbackHandler
-from .checks import one_number
+from .checks import no_gradient, one_number
 from .losses import batch_weight
 from .utils import listify, run_model, smoothed, weighted_mean
 
@@ -41,6 +41,8 @@ def train_batch(learn: Any, handler: CallbackHandler, batch: Any) -> None:
     s.smooth_loss = smoothed(s.smooth_loss, loss, s.iteration, s.last_weight)
     fire("backward_begin")
     if not s.skip_bwd:
+        if not s.last_loss.requires_grad:
+            raise no_gradient(s.last_loss, s.last_output)
         s.last_loss.backward()  # type: ignore[no-untyped-call]
     fire("backward_end")
     if not s.skip_step:
@@ -87,11 +89,13 @@ def fit(learn: Any, handler: CallbackHandler) -> None:
             if s.num_batch == 0:  # a run resumed in mid-epoch has been here before
                 learn.model.train()
                 fire("epoch_begin")
+            learn.opt.check_holds(learn.model)  # a callback may have changed the model
             dl = learn.data.train_dl
             for batch in s.pbar.track(dl.batches(start=s.num_batch), total=len(dl), start=s.num_batch):
                 train_batch(learn, handler, batch)
                 if s.stop_epoch:
                     break
+            learn.opt.check_holds(learn.model)
             if s.skip_validate or learn.data.empty_val:
                 s.last_metrics = [None] * (1 + len(s.metrics_names))
             else:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .callback import Callback
+from .layers import initialise_lazy
 from .utils import rng_state, set_rng_state
 
 __all__ = ["learner_state", "load_learner_state", "plain", "preserved"]
@@ -68,6 +69,7 @@ def preserved(learn: Any, callbacks: Sequence[Callback] = (), weights: bool = Tr
     and loss hold (parameters, gradients, attributes). Lists, dicts and tensors get their contents back in place,
     because somebody else may hold them too.
     """
+    initialise_lazy(learn)
     parts = [part for part in (learn.model, learn.loss_func) if isinstance(part, nn.Module)]
     modules = [m for part in parts for m in part.modules()]
     params = [p for part in parts for p in part.parameters()] if weights else []

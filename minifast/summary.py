@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .callback import CallbackHandler
 from .hooks import hook_outputs
+from .layers import initialise_lazy
 from .metrics import metric_name
 from .snapshot import preserved
 from .state import EVENTS, LOOP
@@ -30,6 +31,7 @@ class Text(str):
 def model_summary(learn: Any) -> Text:
     """The layers of the learner's model: the shapes of their outputs for one training batch, parameters and whether
     they are trained; then totals. The batch goes through it in eval mode, and all is as before afterwards."""
+    initialise_lazy(learn)
     named = [(name, m) for name, m in learn.model.named_modules()
              if not list(m.children()) or list(m.parameters(recurse=False))]
     hooks = hook_outputs([m for _, m in named])

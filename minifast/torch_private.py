@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn, optim
 
 __all__ = ["BATCH_NORMS", "NORM_LAYERS", "add_to_all_", "as_written", "can_step_fused", "compile_in_place",
-           "fused_step", "has_step_hooks", "is_compiled", "multiply_all_", "nll_total", "profiled", "schedulers_in",
+           "fused_kernel", "has_step_hooks", "is_compiled", "multiply_all_", "nll_total", "profiled", "schedulers_in",
            "uncompile", "uncompiled", "unguarded"]
 
 # ---- classes of layers. Without the private base classes the public ones are listed.
@@ -31,7 +31,7 @@ NORM_LAYERS: tuple[type[nn.Module], ...] = (*BATCH_NORMS, nn.LayerNorm, nn.Group
 
 _add = getattr(torch, "_foreach_add_", None)
 _multiply = getattr(torch, "_foreach_mul_", None)
-_kernels = {False: getattr(torch, "_fused_adam_", None), True: getattr(torch, "_fused_adamw_", None)}
+_kernels = {name: getattr(torch, f"_fused_{name}_", None) for name in ("sgd", "adam", "adamw")}
 _profile = getattr(optim.Optimizer, "profile_hook_step", None)
 _global_hooks = [getattr(import_module("torch.optim.optimizer"), name, None)
                  for name in ("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks")]
@@ -55,11 +55,10 @@ def multiply_all_(tensors: list[Tensor], factor: Any) -> None:
             t.mul_(factor)
 
 
-def can_step_fused() -> bool:
-    """Whether all that a fused step needs is there; without it the optimizer is torch's own."""
-    return None not in (*_kernels.values(), _add, _profile, *_global_hooks) and all(
-        hasattr(optim.Optimizer, name) or name in vars(optim.Adam([torch.zeros(1)]))
-        for name in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"))
+def can_step_fused(opt: Any) -> bool:
+    """Whether all that surrounds a kernel is there; without it an optimizer steps as torch has it."""
+    return None not in (_add, _profile, *_global_hooks) and all(
+        hasattr(opt, name) for name in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"))
 
 
 def has_step_hooks(opt: Any) -> bool:
@@ -77,11 +76,9 @@ def unguarded(method: Callable[..., Any]) -> Callable[..., Any]:
     return getattr(method, "__wrapped__", method)
 
 
-def fused_step(decoupled: bool) -> Callable[..., Any]:
-    """The kernel of Adam, or with `decoupled` of AdamW, for lists of tensors."""
-    kernel = _kernels[decoupled]
-    assert kernel is not None   # can_step_fused has said so
-    return kernel   # type: ignore[no-any-return]
+def fused_kernel(name: str) -> Any:
+    """The kernel of "sgd", "adam" or "adamw", a function of lists of tensors, or None where this torch has none."""
+    return _kernels[name]
 
 
 # ---- compiled modules. Without torch's own place for compiled code it is put in place of the module's `forward`.

@@ -178,7 +178,7 @@ CASES = [
     (grouped("split", lambda model: [[model[0]], [1]]), TypeError, r"lists of its layers, not \[\[Linear.*\[1\]\]"),
     (grouped("split", lambda model: [model[1], [model[0]]]), TypeError, r"lists of its layers, not \[Linear"),
     (fit(1, layers=[nn.Linear(5, 5), nn.Linear(5, 4)], layer_groups=[nn.Linear(5, 4), nn.Linear(1, 1)]),
-     ValueError, r"layer groups leave out some of the model's parameters: cut it anew with learn.split"),
+     ValueError, r"layer groups leave out some of the model's parameters: cut it again with learn.split"),
 
     # callbacks
     (fit(1, callbacks=Callback), TypeError, r"instance of Callback, not the class Callback: make an instance"),

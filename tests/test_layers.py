@@ -87,8 +87,8 @@ class Odd(nn.Module):
 def test_flatten_model_finds_every_layer_and_parameter_once():
     model = Odd()
     layers = flatten_model(model)
-    assert layers[:3] == [model.first[0], model.first[1], model.last]
-    assert isinstance(layers[3], ParameterModule) and layers[3].val is model.scale
+    assert isinstance(layers[0], ParameterModule) and layers[0].val is model.scale     # as in named_parameters()
+    assert layers[1:] == [model.first[0], model.first[1], model.last]
     assert size(nn.Sequential(*layers)) == size(model)
     assert flatten_model(nn.ReLU())[0].__class__ is nn.ReLU
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn, optim
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from minifast.optimizer import AdamW, FusedAdam, OptimWrapper
+from minifast.fused import AdamW, FusedAdam
+from minifast.optimizer import OptimWrapper
 
 
 def three_groups():

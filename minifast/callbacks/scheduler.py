@@ -11,7 +11,7 @@ import numpy as np
 from .. import plots
 from ..callback import LearnerCallback
 from ..checks import check_callable, positive_int
-from ..optimizer import check_value
+from ..optimizer_state import check_value
 from ..schedules import Plan, Schedule
 from ..state import Changes
 from ..stepper import Phases, Stepper

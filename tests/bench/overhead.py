@@ -48,7 +48,7 @@ def bare_loop(argument: tuple[str, str]) -> Any:
     import torch
     from contenders import Job, bare, finished
 
-    from minifast.optimizer import FusedAdam
+    from minifast.fused import FusedAdam
 
     class Ours(Job):
         def optimizer(self, model: Any) -> Any:
