@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from .arrays import is_arrays
 from .batches import last_is_target, pair, sample_count, tensors_of
 from .checks import positive_int
-from .utils import map_tensors, tensors_in
+from .utils import map_tensors, one_thread, tensors_in
 from .workers import Collate, Workers
 
 __all__ = ["TensorLoader", "ItemLoader", "Seeded"]
@@ -189,7 +189,7 @@ class _SeededItems(Dataset[Any]):
         self.dataset = dataset
 
     def __getitems__(self, rows: Sequence[tuple[int, int]]) -> list[Any]:
-        with generators_kept():
+        with generators_kept(), one_thread():   # as in a worker process
             return [self._item(*row) for row in rows]
 
     def _item(self, i: int, seed: int) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 __all__ = ["listify", "camel2snake", "map_tensors", "run_model", "joined", "tensors_in", "to_device", "to_detach",
            "first_tensor", "batch_length", "wide", "even_mults", "is_plain", "shape_of", "read_numbers",
-           "weighted_mean", "smoothed", "rng_state", "set_rng_state", "frames_forgotten"]
+           "weighted_mean", "smoothed", "rng_state", "set_rng_state", "one_thread", "frames_forgotten"]
 
 
 def listify(x: Any = None) -> list[Any]:
@@ -266,3 +266,15 @@ def frames_forgotten() -> Iterator[None]:
             traceback.clear_frames(chain.__traceback__)
             chain = chain.__cause__ or chain.__context__
         raise
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch works on one thread inside: many small steps would wait for each other's threads on a busy machine, by
+    milliseconds a step."""
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n)

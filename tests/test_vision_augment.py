@@ -41,6 +41,7 @@ from minifast.vision.transform import (
     zoom_crop,
 )
 from minifast.vision.tta import tta_loaders, tta_mean, tta_tfms
+from minifast.vision.warp import warp
 
 MODES = {"reflection": "reflect", "border": "nearest", "zeros": "grid-constant"}
 
@@ -340,11 +341,24 @@ def test_loaders_give_seeds_by_seed_pass_and_index(kind):
     assert isinstance(next(iter(dl))[0], torch.Tensor)
 
 
-def test_the_number_of_threads_is_left_unchanged():
+def test_small_steps_are_made_on_one_thread_and_the_number_is_left_unchanged(monkeypatch):
+    seen = []
+
+    class Counting(Items):
+        def __getitem__(self, i):
+            seen.append(torch.get_num_threads())
+            return super().__getitem__(i)
+
+    def counting_warp(*args):
+        seen.append(torch.get_num_threads())
+        return warp(*args)
+    monkeypatch.setattr("minifast.vision.augment.warp", counting_warp)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        Augment(get_transforms()[0], size=16)((torch.stack([picture()] * 3), None))
+        list(ItemLoader(Counting(), bs=5))
+        Augment(get_transforms()[0], size=16)((torch.stack([picture()] * 30), None))
+        assert set(seen) == {1} and len(seen) > 10
         with pytest.raises(ValueError):
             Augment([])(([picture(), picture(5, 5)], None))
         assert torch.get_num_threads() == 2

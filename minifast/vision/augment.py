@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ..checks import number
 from ..loaders import Batch, Seeded
-from ..utils import listify, shape_of
+from ..utils import listify, one_thread, shape_of
 from .image import Size, as_size
 from .plan import Pick, Plan, ResizeMethod, padding_name
-from .warp import one_thread, strides, warp
+from .warp import strides, warp
 
 __all__ = ["RandTransform", "Augment"]
 
@@ -163,7 +163,7 @@ def _moved(pictures: Tensor | Sequence[Tensor], plan: Plan, pick: Pick, nearest:
             new = out[rows]     # written to in place: memory that is new costs as much as the work on it
             torch.div(x.expand_as(new), scale, out=new) if scale > 1 else new.copy_(x)
             if lit[rows].any() and not nearest:
-                new.logit_(EPS).mul_(light[0, rows]).add_(light[1, rows]).sigmoid_()
+                torch.addcmul(light[1, rows], new.logit_(EPS), light[0, rows], out=new).sigmoid_()
     return out if nearest else _with_holes(out, plan)
 
 

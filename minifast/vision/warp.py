@@ -5,8 +5,7 @@ takes (x, y, 1) in the new picture to the place in the old one where its colour 
 """
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import functools
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["PADDINGS", "CORNERS", "homography", "strides", "warp", "one_thread"]
+__all__ = ["PADDINGS", "CORNERS", "homography", "strides", "warp", "centres"]
 
 Array = np.ndarray[Any, Any]
 
@@ -51,7 +50,7 @@ def warp(x: Tensor, matrix: Tensor, size: tuple[int, int], padding: str = "refle
     Bilinear, or the nearest pixel. `padding`: what lies beyond the borders, one of `PADDINGS`; "reflection" is scipy's
     mode "reflect", d c b a | a b c d | d c b a. `noise` (n, 2, *size): added to the places (x, y) that are read.
     """
-    rows, columns = (torch.arange(1, 2 * n, 2, device=x.device) / n - 1 for n in size)
+    rows, columns = (centres(n, x.device) for n in size)
     m = matrix[:, :, :, None, None]
     # one fused multiplication for all three numbers; a matrix product would lose digits where TF32 is switched on
     places = torch.addcmul(m[:, :, 1] * rows[:, None] + m[:, :, 2], m[:, :, 0], columns)
@@ -62,13 +61,7 @@ def warp(x: Tensor, matrix: Tensor, size: tuple[int, int], padding: str = "refle
                          align_corners=False)
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch works on one thread inside: many small steps would wait for each other's threads on a busy machine, by
-    milliseconds a step."""
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n)
+@functools.lru_cache(maxsize=16)
+def centres(n: int, device: torch.device) -> Tensor:
+    """The places of `n` pixels in a row, from -1 to 1."""
+    return torch.arange(1, 2 * n, 2, device=device) / n - 1
