@@ -1,4 +1,5 @@
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -414,6 +415,19 @@ def test_what_is_no_picture_is_refused():
             rotate(10)(x)
     with pytest.raises(TypeError, match="degrees must be a number, not 'much'"):
         rotate("much")
+
+
+def test_transforms_go_to_other_processes_and_say_what_they_are():
+    tfms = [*get_transforms(flip_vert=True)[0], *rand_pad(2, 8), *rand_resize_crop(8), tilt(1, 0.2), cutout((1, 2), 3)]
+    image = picture()
+    for tfm in tfms:
+        other = pickle.loads(pickle.dumps(tfm))
+        assert repr(other) == repr(tfm) and repr(tfm).startswith(f"{tfm.name}(")
+        torch.manual_seed(0)
+        want = tfm(image)
+        torch.manual_seed(0)
+        assert torch.equal(other(image), want)
+    assert repr(cutout((1, 2), 3)) == "cutout(n_holes=(1, 2), length=3, p=1.0)"
 
 
 def test_resize_methods_have_names():
