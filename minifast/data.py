@@ -272,6 +272,12 @@ class DataBunch:
         target = torch.zeros(1, dtype=torch.long, device=self.device)
         return self._as_for_validation.transform(to_device(x, self.device), target)[0]
 
+    def augmented_dls(self, ds_type: DatasetType, scale: float) -> list[DeviceDataLoader]:
+        """The batches of that kind as several views of each sample; ValueError where there are none: see
+        `Learner.TTA`."""
+        raise ValueError("test-time augmentation needs pictures with transforms, an ImageDataBunch with ds_tfms=; or "
+                         "give TTA loaders of your own, dls=[loader] * 8")
+
     def add_tfm(self, tfm: Callable[[Batch], Batch]) -> None:
         """All batches go through `tfm` too, a function of a batch (x, y) on the device."""
         for dl in self.dls:

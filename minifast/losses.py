@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .checks import number
 from .torch_private import as_written, nll_total
-from .utils import batch_length, first_tensor, listify, map_tensors, wide
+from .utils import batch_length, first_tensor, listify, map_tensors, shape_of, wide
 
 __all__ = ["CrossEntropyFlat", "LabelSmoothingCrossEntropy", "MSELossFlat", "BCEWithLogitsFlat", "loss_activation",
            "task_of", "class_axis", "batch_weight", "sample_weights", "unreduced"]
@@ -31,6 +31,8 @@ class CrossEntropyFlat(nn.CrossEntropyLoss):
         self.axis = axis
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise _no_tensor(self, output)
         logits = output.movedim(self.axis, -1)
         logits = logits.reshape(-1, logits.shape[-1])
         if target.is_floating_point():
@@ -59,7 +61,15 @@ class LabelSmoothingCrossEntropy(CrossEntropyFlat):
         super().__init__(label_smoothing=eps, reduction=reduction)
 
 
+def _no_tensor(loss: nn.Module, output: Any) -> TypeError:
+    return TypeError(f"{type(loss).__name__} takes one tensor, and the model returned a {type(output).__name__} "
+                     f"({shape_of(output)}): give loss_func= a function of the outputs and the targets that takes it "
+                     "apart")
+
+
 def _flat(loss: nn.Module, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    if not isinstance(output, Tensor):
+        raise _no_tensor(loss, output)
     if output.numel() != target.numel():    # torch would stretch the smaller one to fit
         raise ValueError(f"{type(loss).__name__}: outputs of shape {tuple(output.shape)} do not fit targets of shape "
                          f"{tuple(target.shape)}")

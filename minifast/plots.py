@@ -1,6 +1,7 @@
 """Pictures of a run, drawn from plain arrays into the caller's axes or a new figure."""
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_lr", "plot_range_test", "plot_losses", "plot_metrics", "plot_matrix", "show",
+__all__ = ["plot_lr", "plot_range_test", "plot_losses", "plot_metrics", "plot_matrix", "plot_pictures", "show",
            "finished"]
 
 WITHOUT_WINDOWS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
@@ -145,18 +146,59 @@ def finished(figure: Any, ax: Any, return_fig: bool) -> Figure | None:
     return figure if return_fig else None
 
 
-def plot_matrix(counts: Any, names: Sequence[str], x: str, y: str, ax: Any = None) -> Axes:
-    """Draw a square matrix of counts (rows downwards) with the number in each cell; returns the axes."""
+def plot_matrix(counts: Any, names: Sequence[str], x: str, y: str, ax: Any = None, title: str = "",
+                cmap: str = "Blues", text: str = "{}", figsize: tuple[float, float] | None = None,
+                dpi: float | None = None) -> Axes:
+    """Draw a square matrix (rows downwards) with the number in each cell; returns the axes.
+
+    `text` formats the numbers, "" leaves them out. `figsize` in inches, by default by the number of rows; `dpi`.
+    """
+    import matplotlib.pyplot as plt
+    if ax is None:
+        side = max(4.0, 0.45 * len(names) + 2)
+        ax = plt.figure(figsize=figsize or (side, side), dpi=dpi, layout="constrained").add_subplot()
     [axis] = _axes(1, ax)
-    axis.imshow(counts, cmap="Blues")
+    axis.imshow(counts, cmap=cmap)
     for i, row in enumerate(counts):
         for j, n in enumerate(row):
-            axis.text(j, i, str(n), ha="center", va="center", color="white" if n > np.max(counts) / 2 else "black")
-    axis.set_xticks(range(len(names)), names, rotation=90 if len(names) > 10 else 0)
+            if text:
+                axis.text(j, i, text.format(n), ha="center", va="center",
+                          color="white" if n > np.max(counts) / 2 else "black")
+    long = len(names) > 10 or max(map(len, names)) * len(names) > 40
+    axis.set_xticks(range(len(names)), names, rotation=90 if long else 0)
     axis.set_yticks(range(len(names)), names)
     axis.set_xlabel(x)
     axis.set_ylabel(y)
+    axis.set_title(title)
     return axis
+
+
+def plot_pictures(pictures: Any, titles: Sequence[str] | None = None, figsize: tuple[float, float] | None = None,
+                  maps: Any = None, alpha: float = 0.6, cmap: str = "magma", head: str = "",
+                  columns: int | None = None) -> Figure:
+    """Draw pictures (n, 1 or 3, h, w), in [0, 1], in a grid; returns the figure.
+
+    `titles` over each, `head` over all. `maps` (n, height, width) lie over them, with opacity `alpha`, colours `cmap`.
+    `columns`: default the root of n, rounded up.
+    """
+    import matplotlib.pyplot as plt
+    columns = min(columns or math.ceil(len(pictures) ** 0.5), len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    figsize = figsize or (2.2 * columns, 2.4 * rows + 0.4 * bool(head))
+    figure, axes = plt.subplots(rows, columns, figsize=figsize, layout="constrained", squeeze=False)
+    for i, axis in enumerate(axes.flat):
+        axis.axis("off")
+        if i >= len(pictures):
+            continue
+        h, w = pictures[i].shape[-2:]
+        axis.imshow(np.asarray(pictures[i]).transpose(1, 2, 0).repeat(3 // len(pictures[i]), 2))
+        if maps is not None:
+            axis.imshow(np.asarray(maps[i]), alpha=alpha, cmap=cmap, extent=(-0.5, w - 0.5, h - 0.5, -0.5),
+                        interpolation="bilinear" if cmap != "tab20" else "nearest")
+        if titles is not None:
+            axis.set_title(titles[i], fontsize=9)
+    figure.suptitle(head, fontsize=11)
+    return figure
 
 
 def _numbers(values: Iterable[Any]) -> np.ndarray[Any, np.dtype[np.float64]]:

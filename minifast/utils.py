@@ -110,7 +110,8 @@ def joined(parts: Sequence[Any]) -> Any:
     if isinstance(first, Mapping):
         return {key: joined([part[key] for part in parts]) for key in first}
     if isinstance(first, (list, tuple)):
-        if len({len(part) for part in parts}) > 1 or first and isinstance(first[0], Mapping):
+        if isinstance(first, list) and (len({len(part) for part in parts}) > 1
+                                        or first and isinstance(first[0], Mapping)):
             return [sample for part in parts for sample in part]
         columns = [joined(column) for column in zip(*parts, strict=True)]
         return type(first)(*columns) if hasattr(first, "_fields") else type(first)(columns)

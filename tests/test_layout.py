@@ -57,7 +57,7 @@ RANKS = {
     "callbacks": 10.3,
     "check": 10.5,
     "inference": 10.5,
-    "interpret": 10.5,
+    "interpret": 10.6,
     "summary": 10.5,
     "learner": 11,
     "basics": 11.5,
@@ -202,7 +202,7 @@ def test_every_file_of_callbacks_is_exported_and_has_a_callback():
 
 def test_no_module_is_long():
     lengths = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
-    limits = {"learner": 520}
+    limits = {"learner": 580}
     assert {name: n for name, n in lengths.items() if n > limits.get(name, 300)} == {}
 
 

@@ -41,7 +41,7 @@ from minifast.vision.transform import (
     rand_resize_crop,
     zoom_crop,
 )
-from minifast.vision.tta import tta_loaders, tta_mean, tta_tfms
+from minifast.vision.tta import tta_loaders, tta_tfms
 from minifast.vision.warp import warp
 
 MODES = {"reflection": "reflect", "border": "nearest", "zeros": "grid-constant"}
@@ -478,14 +478,6 @@ def test_tta_passes_draw_each_its_own_and_leave_the_loader_unchanged():
     assert all(torch.equal(a[0][0], b[0][0]) for a, b in zip(passes, again, strict=True))
     with pytest.raises(ValueError, match="needs data whose pictures go through transforms"):
         next(tta_loaders(DeviceDataLoader(inner, "cpu"), tfms))
-
-
-def test_the_mean_of_tta():
-    plain, passes = torch.tensor([[1.0, 0.0]]), [torch.tensor([[0.5, 0.5]]), torch.tensor([[0.0, 1.0]])]
-    assert torch.allclose(tta_mean(plain, passes)[0], torch.tensor([[0.4 + 0.6 * 0.25, 0.6 * 0.75]]))
-    assert [t.tolist() for t in tta_mean(plain, passes, beta=None)] == [[[1, 0]], [[0.25, 0.75]]]
-    with pytest.raises(ValueError, match="beta is the weight"):
-        tta_mean(plain, passes, 1.5)
 
 
 # ---- in an ImageDataBunch

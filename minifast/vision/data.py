@@ -1,6 +1,7 @@
 """`ImageDataBunch`: pictures from folders, tables and lists, as batches."""
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 from ..checks import as_path
 from ..data import DataBunch, DatasetType
 from ..device_loader import DeviceDataLoader
+from ..inference import loader_for
 from ..loaders import ItemLoader
 from ..plots import show
 from ..utils import listify
@@ -23,6 +25,7 @@ from .labels import CategoryList, Labels, first_group, plain_labels
 from .loading import Options, make, split_at_random
 from .masks import SegmentationLabelList
 from .tables import file_names, label_columns, read_table
+from .tta import tta_loaders
 
 __all__ = ["ImageDataBunch", "mnist_stats", "cifar_stats", "imagenet_stats"]
 
@@ -234,6 +237,23 @@ class ImageDataBunch(DataBunch):
         dl.seeded = augmented
         # batches from elsewhere may have come as floats
         return DeviceDataLoader(dl, self.device, [*[float_batch] * (float_batch not in like.tfms), *like.tfms])
+
+    def augmented_dls(self, ds_type: DatasetType, scale: float) -> list[DeviceDataLoader]:
+        """The pictures of that kind eight times, with the transforms for training: see `Learner.TTA`."""
+        dl = loader_for(self, ds_type)
+        by_item = list(getattr(self.train_ds, "tfms", ()))
+        by_batch = [tfm for last in self.train_dl.tfms if isinstance(last, Augment) for tfm in last.tfms]
+        if not by_item and not by_batch or not isinstance(dl.dataset, ImageDataset):
+            return super().augmented_dls(ds_type, scale)
+        inner = copy.copy(dl.dl)
+        if by_item:
+            ds = copy.copy(dl.dataset)
+            ds.tfms = by_item
+            inner = ItemLoader(ds, inner.batch_size, seed=inner.seed, num_workers=self.num_workers,
+                               collate_fn=collate_any if by_batch else collate)
+            inner.seeded = dl.dl.seeded
+        dl = DeviceDataLoader(inner, dl.device, list(dl.tfms))
+        return list(tta_loaders(dl, by_batch, scale)) if by_batch else [dl] * 8
 
     def add_test(self, items: Sequence[Any]) -> ImageDataBunch:
         """Make these pictures the test data, in place of what there was: see `test_on`. Returns the data itself."""

@@ -1,19 +1,16 @@
-"""Test-time augmentation, its parts: eight views of each picture, and the mean of what a model says of them."""
+"""Test-time augmentation: eight views of each picture."""
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from ..device_loader import DeviceDataLoader
 from .augment import CROP, TURN, Augment, RandTransform
 from .geometry import flip_lr, zoom
 from .transform import crop_pad
 
-__all__ = ["tta_tfms", "tta_loaders", "tta_mean"]
+__all__ = ["tta_tfms", "tta_loaders"]
 
 SCALE = 1.35
 
@@ -58,17 +55,3 @@ def tta_loaders(dl: DeviceDataLoader, tfms: Sequence[RandTransform],
         inner.passes = dl.dl.passes + k     # what is drawn is a function of the pass
         new = Augment(views, old.size, old.method, old.padding, old.masks)
         yield DeviceDataLoader(inner, dl.device, [new if tfm is old else tfm for tfm in dl.tfms])
-
-
-def tta_mean(plain: Tensor, passes: Sequence[Tensor], beta: float | None = 0.4) -> tuple[Tensor, ...]:
-    """`(beta * plain + (1 - beta) * mean of the passes,)`, of activated predictions; (plain, mean) if `beta` is None.
-
-    ValueError for a beta outside of [0, 1].
-
-    >>> tta_mean(torch.tensor([1.0]), [torch.tensor([0.0]), torch.tensor([0.5])])
-    (tensor([0.5500]),)
-    """
-    if beta is not None and not 0 <= beta <= 1:
-        raise ValueError(f"beta is the weight of the plain predictions, from 0 to 1, or None, not {beta}")
-    mean = torch.stack(list(passes)).mean(0)
-    return (plain, mean) if beta is None else (torch.lerp(mean, plain, beta),)
