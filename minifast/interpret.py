@@ -33,7 +33,7 @@ class ClassificationInterpretation:
     the number of no class, such as those that a loss ignores, are left out.
 
     >>> found = fake_learner().interpret()
-    >>> found.confusion_matrix().sum(), len(found.top_losses(3)[0])
+    >>> int(found.confusion_matrix().sum()), len(found.top_losses(3)[0])
     (5, 3)
     """
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from .arrays import is_arrays
 from .batches import last_is_target, pair, sample_count, tensors_of
@@ -99,7 +99,7 @@ class TensorLoader(Loader):
     shuffle: whether each pass has an order of its own.
     drop_last: whether a last batch that is not full is left out.
     seed: of the order; None draws one.
-    dataset: what the tensors were made from; None: a TensorDataset of them.
+    dataset: what the tensors were made from; None: a TensorDataset of them, or its part with these rows.
     rows: the samples to take, by number, in this order; None: all.
 
     TypeError if there is something else than tensors, ValueError if their lengths differ.
@@ -113,7 +113,10 @@ class TensorLoader(Loader):
         n = sample_count(x, y)
         super().__init__(n if rows is None else len(rows), bs, shuffle, drop_last, seed)
         self.x, self.y, self.rows = x, y, rows
-        self.dataset = TensorDataset(*tensors_in((x, y))) if dataset is None else dataset
+        if dataset is None:
+            whole = TensorDataset(*tensors_in((x, y)))
+            dataset = whole if rows is None else Subset(whole, rows.tolist())
+        self.dataset = dataset
         self.device = tensors_in((x, y))[0].device
 
     def samples(self, rows: Tensor) -> Batch:
