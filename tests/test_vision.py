@@ -84,7 +84,8 @@ def test_size_scales_and_crops_without_distortion(tmp_path, folder):
     assert x.shape == (3, 20, 20) and torch.equal(x, torch.ones(3, 20, 20))
     assert bunch(folder, size=4).one_batch()[0].shape == (4, 3, 4, 4)
     assert bunch(folder, size=(4, 5), max_memory=0).one_batch()[0].shape == (4, 3, 4, 5)
-    for bad in 0, (3,), "3", 2.5:
+    assert bunch(folder, size=np.int64(4)).size == (4, 4)
+    for bad in 0, (3,), "3", 2.5, True, (4, -1):
         with pytest.raises(ValueError, match="size must be a whole number or"):
             bunch(folder, size=bad)
 
@@ -225,6 +226,9 @@ def test_normalize_by_given_statistics(folder):
     data, raw = bunch(folder), bunch(folder).one_batch()[0]
     x = data.normalize(([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])).one_batch(denorm=False)[0]
     assert torch.allclose(x[:, 1], (raw[:, 1] - 0.2) / 0.6, atol=1e-6)
+    for bad in [.5] * 3, "imagenet", ([.5] * 3, .5), (0.5, 0.5):
+        with errors(ValueError, "stats must be .means, standard deviations., .* such as imagenet_stats"):
+            bunch(folder).normalize(bad)
     with errors(ValueError, "standard deviation"):
         bunch(folder).normalize(([0.1] * 3, [0.5, 0.0, 0.5]))
     with errors(ValueError, "give stats="):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -185,10 +186,13 @@ class ImageDataBunch(DataBunch):
         stats: (means, standard deviations), of pixels in [0, 1]; default: those of the training pictures (of 2,000 of
             them at even distances, where they are not in memory).
 
-        RuntimeError if it is done already, ValueError for a standard deviation of 0.
+        RuntimeError if it is done already, ValueError for other stats or a standard deviation of 0.
         """
         if self.norm is not None:
             raise RuntimeError("the data is normalised already")
+        if stats is not None and (isinstance(stats, str) or len(stats) != 2 or not all(map(np.ndim, stats))):
+            raise ValueError("stats must be (means, standard deviations), a number for each channel in each, such as "
+                             f"imagenet_stats, not {stats!r}")
         if stats is None and not isinstance(self.train_ds, ImageDataset):
             raise ValueError("these batches come from elsewhere and are not measured: give stats=(means, deviations)")
         self.norm = Normalizer(*(stats or channel_stats(self.train_ds)), self.device)
@@ -227,7 +231,8 @@ class ImageDataBunch(DataBunch):
         items = [Path(item) if isinstance(item, str) else item for item in listify(items)]
         for item in items:
             if isinstance(item, os.PathLike) and not os.path.isfile(item):
-                raise FileNotFoundError(f"there is no file {item}")
+                hint = ": get_image_files gives the pictures of a folder" * os.path.isdir(item)
+                raise FileNotFoundError(f"there is no file {item}{hint}")
         y = torch.zeros(len(items), dtype=torch.long) if self.labels is None else self.labels.blank(len(items))
         like = self.valid_dl or self.fix_dl or self.train_dl
         ds = ImageDataset(items, y, self.classes, None, self.fit, self.valid_tfms)

@@ -70,9 +70,10 @@ def as_size(size: Any) -> Size | None:
     if size is None:
         return None
     pair = list(size) if isinstance(size, (list, tuple)) else [size, size]
-    if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
+    whole = [int(n.__index__()) for n in pair if hasattr(n, "__index__") and not isinstance(n, bool)]
+    if len(pair) != 2 or len(whole) != 2 or min(whole) < 1:
         raise ValueError(f"size must be a whole number or (height, width), not {size!r}")
-    return pair[0], pair[1]
+    return whole[0], whole[1]
 
 
 def picture_shape(path: Path | str) -> Size:

@@ -52,7 +52,7 @@ def make(cls: type[Bunch], path: Path | str, train: Labelled, valid: Labelled, t
     """An `ImageDataBunch` (`cls`) of these pictures with plain labels; its arguments are explained there."""
     for name in unknown:
         raise TypeError(f"ImageDataBunch does not know the argument {name!r}."
-                        + did_you_mean(name, [*Options.__annotations__, "seed", "valid_pct", "label_delim"]))
+                        + did_you_mean(name, {*Options.__annotations__, "seed", "valid_pct", "label_delim"} - {name}))
     size, seed = as_size(size), loaders.settled(seed)
     (train_tfms, train_last), (valid_tfms, valid_last) = map(split_transforms, transform_lists(ds_tfms))
     device = device_loader.default_device() if device is None else device_loader.resolved(device)
