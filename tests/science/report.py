@@ -102,8 +102,8 @@ def fastai_page(found: Numbers) -> list[Line]:
          f"{points(best)} against the best constant one (1e-2), and "
          f"that {cycle['one class'] or 'none'} of its networks fails. A network that fails predicts one class only; "
          "the differences are over the seeds in which neither network does. Planned was to leave out only the dead "
-         "ones (loss ln 2); that a network can be half dead was seen later. By the plan the difference to the same rate is "
-         f"{said(same['errors difference']['alive'], '{:+.1f}')}.\n\n" + "\n".join(table)),
+         "ones (loss ln 2); that a network can be half dead was seen later. By the plan the difference to the same "
+         f"rate is {said(same['errors difference']['alive'], '{:+.1f}')}.\n\n" + "\n".join(table)),
         ("constant rates lose also in the validation loss", verdict(best["loss difference"]["both classes"]),
          "The best of them, 1e-2, is worse by "
          f"{said(best['loss difference']['both classes'], '{:+.4f}')}."),
