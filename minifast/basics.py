@@ -14,6 +14,7 @@ from torch import Tensor, nn, optim, tensor
 from . import (
     callback,
     callbacks,
+    columns,
     data,
     datasets,
     device_loader,
@@ -27,11 +28,13 @@ from . import (
     optimizer,
     order,
     recorder,
+    scores,
     state,
     stepper,
 )
 from .callback import *
 from .callbacks import *
+from .columns import *
 from .data import *
 from .datasets import *
 from .device_loader import *
@@ -45,6 +48,7 @@ from .metrics import *
 from .optimizer import *
 from .order import *
 from .recorder import *
+from .scores import *
 from .state import *
 from .stepper import *
 
@@ -62,6 +66,6 @@ class _OnFirstUse:
 plt, pd, models = _OnFirstUse("matplotlib.pyplot"), _OnFirstUse("pandas"), _OnFirstUse("torchvision.models")
 
 __all__ = ["np", "torch", "F", "nn", "optim", "Tensor", "tensor", "partial", "Path", "Any", "plt", "pd", "models"]
-for _module in (callback, callbacks, data, datasets, device_loader, inference, interpret, layers, learner, loaders,
-                losses, metrics, optimizer, order, recorder, state, stepper):
+for _module in (callback, callbacks, columns, data, datasets, device_loader, inference, interpret, layers, learner,
+                loaders, losses, metrics, optimizer, order, recorder, scores, state, stepper):
     __all__ += _module.__all__

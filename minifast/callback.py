@@ -136,7 +136,9 @@ class CallbackHandler:
         self.fields = vars(self.state)
         self.callbacks = sorted(callbacks, key=lambda cb: cb._order)
         self.metrics = list(metrics)
-        self.state.metrics_names = [getattr(m, "name", camel2snake(type(m).__name__)) for m in self.metrics]
+        names = [n for m in metrics for n in getattr(m, "columns", [getattr(m, "name", camel2snake(type(m).__name__))])]
+        self.state.metrics_names = [f"{n}_{names[:i + 1].count(n)}" if names.count(n) > 1 else n
+                                    for i, n in enumerate(names)]
         self.of_callbacks = listeners(self.callbacks, Callback)
         self.of_metrics = listeners(self.metrics, Callback)
         self.of_all = {event: self.of_metrics[event] + self.of_callbacks[event] for event in EVENTS}

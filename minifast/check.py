@@ -15,9 +15,9 @@ from torch import Tensor, optim
 from . import loop
 from .callback import Callback, CallbackHandler
 from .checks import positive_int
+from .columns import as_metrics, state_holders
 from .data import DatasetType
 from .files import load_file, save_file
-from .metrics import as_metric
 from .progress import Progress, format_time
 from .snapshot import learner_state, preserved
 from .state import State
@@ -77,10 +77,12 @@ def check(learn: Any, epochs: int = 1) -> Report:
             _try_batch(learn, x, y, report)
             with _told(report, "over-fitting one batch"):
                 _overfit(learn, x, y, epochs, report)
-    with preserved(learn, learn.callbacks), _told(report, "a short run with the callbacks"):
+    measured = as_metrics(learn.metrics, learn.loss_func)
+    kept = [*learn.callbacks, *state_holders(measured)]
+    with preserved(learn, kept), _told(report, "a short run with the callbacks"):
         callbacks = [*learn.taking_part(in_fit=False), _Few()]
         state = State(n_epochs=1, n_updates=len(learn.data.train_dl), pbar=Progress(1, silent=True))
-        handler = CallbackHandler(callbacks, [as_metric(m) for m in learn.metrics], state)
+        handler = CallbackHandler(callbacks, measured, state)
         learn.handler = handler
         loop.fit(learn, handler)
         names = ", ".join(type(cb).__name__ for cb in [*handler.metrics, *callbacks[:-1]]) or "there are none"

@@ -14,10 +14,10 @@ from . import loop
 from .arrays import is_arrays
 from .callback import Callback, CallbackHandler
 from .checks import positive_int
+from .columns import as_metrics, state_holders
 from .data import DataBunch, DatasetType
 from .device_loader import DeviceDataLoader
 from .losses import class_axis, loss_activation, task_of, unreduced
-from .metrics import as_metric
 from .progress import Progress
 from .snapshot import preserved
 from .state import Changes, State
@@ -64,13 +64,15 @@ def run_validation(learn: Any, dl: Any, metrics: Sequence[Any], callbacks: Any =
 
     `view` takes the learner's place in the loop.
     """
-    with preserved(learn, listify(learn.callbacks), weights=False):
+    kept = [*listify(learn.callbacks), *state_holders(as_metrics(metrics))]
+    with preserved(learn, kept, weights=False):
         return _one_pass(learn, dl, metrics, callbacks, view)
 
 
 def _one_pass(learn: Any, dl: Any, metrics: Sequence[Any], callbacks: Any, view: Any) -> State:
     state = State(metrics=list(metrics), train=False, pbar=Progress(1, silent=True))
-    handler = CallbackHandler(learn.taking_part(callbacks, in_fit=False), [as_metric(m) for m in metrics], state)
+    handler = CallbackHandler(learn.taking_part(callbacks, in_fit=False), as_metrics(metrics, learn.loss_func),
+                              state)
     with frames_forgotten(), handler.running():
         loop.validate(view or learn, handler, dl)
     return state

@@ -26,6 +26,7 @@ from .callbacks.scheduler import ParamScheduler
 from .callbacks.terminate import TerminateOnNaNCallback
 from .check import Report, check
 from .checks import as_path, file_name, positive_int, short
+from .columns import as_metrics
 from .data import DataBunch, DatasetType
 from .fused import AdamW
 from .inference import augmented_predictions, loader_for, prediction, predictions, run_validation
@@ -42,7 +43,6 @@ from .layer_groups import (
     weight_decay,
 )
 from .layers import is_lazy
-from .metrics import as_metric
 from .optimizer import DEFAULT_WD, OptimWrapper
 from .progress import OneBar, Progress
 from .recorder import Recorder
@@ -95,8 +95,7 @@ class Learner:
         self.opt_func, self.true_wd, self.bn_wd, self.train_bn = opt_func, true_wd, bn_wd, train_bn
         self.wd = weight_decay(wd)
         self.metrics = listify(metrics)
-        for metric in self.metrics:
-            as_metric(metric)  # a wrong one is named here, not in the middle of a run
+        as_metrics(self.metrics)    # a wrong one is named here, not in the middle of a run
         self.path, self.model_dir = as_path("path", path or data.path), as_path("model_dir", model_dir)
         self.callbacks, self.callback_fns = listify(callbacks), listify(callback_fns)
         for name, given in (("loss_func", self.loss_func), ("opt_func", opt_func),
@@ -232,7 +231,7 @@ class Learner:
             n_updates = epochs * len(self.data.train_dl)
             state = State(n_epochs=epochs, n_updates=n_updates, metrics=listify(self.metrics), pbar=pbar)
             before, self.stopped = self.handler, None
-            self.handler = CallbackHandler(callbacks, [as_metric(m) for m in listify(self.metrics)], state)
+            self.handler = CallbackHandler(callbacks, as_metrics(self.metrics, self.loss_func), state)
             try:
                 with frames_forgotten():
                     loop.fit(self, self.handler)
@@ -394,7 +393,7 @@ class Learner:
         """The loop of a fit (with these `callbacks`), with the callbacks that are called at each event, in order."""
         before = dict(vars(self))
         try:
-            metrics = [as_metric(m) for m in listify(self.metrics)]
+            metrics = as_metrics(self.metrics, self.loss_func)
             return loop_with_callbacks(CallbackHandler(self.taking_part(callbacks), metrics))
         finally:
             vars(self).update(before)   # making the `callback_fns` has replaced those of the last fit

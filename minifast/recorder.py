@@ -89,6 +89,9 @@ class Recorder(LearnerCallback):
         self.names = ["epoch", "train_loss", "valid_loss", *metrics_names, *self.added_names]
         self.names += ["time"] if self.add_time else []
         self.added_names = []
+        if twice := sorted({n for n in self.names if self.names.count(n) > 1}):
+            raise ValueError(f"two columns have the name {twice[0]!r}: give one another name, of metrics by a dict, "
+                             f"metrics={{'a name': metric}}")
         pbar.comment = self._comment
 
     def _begin(self, pbar: Any) -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from .callback import CallbackHandler
+from .columns import metric_name
 from .hooks import hook_outputs
 from .layers import initialise_lazy
-from .metrics import metric_name
 from .snapshot import preserved
 from .state import EVENTS, LOOP
 from .torch_private import uncompiled

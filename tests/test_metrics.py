@@ -11,8 +11,8 @@ from torch import Tensor, nn, tensor
 
 from minifast import metrics as M
 from minifast.callback import Callback, CallbackHandler
+from minifast.columns import AverageMetric, WholeSetMetric, as_metric, metric_name
 from minifast.loop import validate
-from minifast.metrics import AverageMetric, WholeSetMetric, as_metric, metric_name
 
 LOGITS = tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 2.0, 3.0], [5.0, 4.0, 0.0]])
 CLASSES = tensor([0, 1, 0, 1])  # first, first, third and second largest output

@@ -16,7 +16,8 @@ __all__ = ["TrackerCallback", "EarlyStoppingCallback", "SaveModelCallback", "Red
 
 # what a column's name tells about its direction; one with words of both lists, or of none, does not tell
 FALLS = ("loss", "error", "mse", "mae", "msle", "rmspe", "perplexity")
-RISES = ("acc", "score", "dice", "beta", "f1", "auc", "roc", "precision", "recall", "iou", "variance", "kappa", "corr")
+RISES = ("acc", "score", "dice", "beta", "f1", "auc", "roc", "precision", "recall", "iou", "variance", "kappa", "corr",
+         "psnr")
 
 
 class TrackerCallback(LearnerCallback):
