@@ -16,8 +16,7 @@ __all__ = ["TrackerCallback", "EarlyStoppingCallback", "SaveModelCallback", "Red
 
 # what a column's name tells about its direction; one with words of both lists, or of none, does not tell
 FALLS = ("loss", "error", "mse", "mae", "msle", "rmspe", "perplexity")
-RISES = ("acc", "score", "dice", "beta", "f1", "auc", "roc", "precision", "recall", "iou", "variance", "kappa", "corr",
-         "psnr")
+RISES = "acc score dice beta f1 auc roc precision recall iou variance kappa corr psnr".split()
 
 
 class TrackerCallback(LearnerCallback):
