@@ -46,9 +46,10 @@ $(OTHER)/.ready: setup.cfg
 	$(OTHER)/bin/python -m pip install -qq torch==$(TORCH) torchvision --editable '.[test]'
 	@touch $@
 
-torture: $(READY)  ## 200 training runs killed at random points, each continued byte for byte; bad input (minutes)
+torture: $(READY)  ## 200 runs killed at random points, each continued byte for byte; bad input; changed files (minutes)
 	$(BIN)/python tests/torture/torture.py --kills 200
 	$(BIN)/python tests/torture/bad_input.py --examples 200
+	$(BIN)/python tests/torture/fuzzed_files.py --examples 1000
 
 lint: $(READY)  ## style
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from .datasets import URLs, untar_data
 from .layers import simple_cnn
 from .learner import Learner
 from .metrics import accuracy
+from .progress import say
 from .vision.data import ImageDataBunch
 
 __all__ = ["main"]
@@ -88,13 +90,23 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError, RuntimeError, AssertionError) as e:  # torch asserts that it was built for the device
         parser().error(str(e).splitlines()[0])
     learn = Learner(data, simple_cnn((3, 16, 16, 2)), metrics=[accuracy], path=args.out)
-    print(learn)
+    say(str(learn))
     learn.lr_find()
     learn.fit_one_cycle(args.epochs, args.lr)
     written = report(learn, args.out)
-    print(f"Accuracy {learn.recorder.metrics[-1][0]:.2%}. Written to {args.out}/: {', '.join(p.name for p in written)}")
+    say(f"Accuracy {learn.recorder.metrics[-1][0]:.2%}. Written to {args.out}/: {', '.join(p.name for p in written)}")
     return 0
 
 
+def leave(status: int) -> NoReturn:
+    """End the program. Python would report an output that cannot be written to (`| head`) once more, by its status."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .checks import did_you_mean
+from .frames import in_a_batch
 from .signatures import Listeners, check_callback, listeners
 from .state import EVENTS, RETURNS, Changes, State
 from .utils import camel2snake, is_plain, shape_of
@@ -195,8 +196,9 @@ class CallbackHandler:
         except BaseException as e:
             s = self.state
             s.exception = e
-            e.add_note(f"in epoch {s.epoch}, iteration {s.iteration}; input {shape_of(s.last_input)}, "
-                       f"output {shape_of(s.last_output)}, target {shape_of(s.last_target)}")
+            e.add_note(f"in epoch {s.epoch}, iteration {s.iteration}" + (
+                f"; input {shape_of(s.last_input)}, output {shape_of(s.last_output)}, target "
+                f"{shape_of(s.last_target)}" if in_a_batch(e) else ", between two batches"))
             raise
         finally:
             self._end()

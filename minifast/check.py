@@ -91,7 +91,7 @@ def check(learn: Any, epochs: int = 1) -> Report:
         state_before = learner_state(learn)
         path = save_file(state_before, Path(folder) / "check.ckpt")
         back = load_file(path, "cpu")
-        equal = all(torch.equal(a.cpu(), b.cpu()) for a, b in zip(*map(tensors_in, (state_before, back)), strict=True))
+        equal = all(_same(a.cpu(), b.cpu()) for a, b in zip(*map(tensors_in, (state_before, back)), strict=True))
         report.add(equal, f"a checkpoint ({path.stat().st_size / 2**20:.1f} MB with what the optimizer has so far) is "
                           f"written and read back {'bit for bit' if equal else 'with other values'}")
     return report
@@ -103,6 +103,11 @@ def _told(report: Report, what: str) -> Iterator[None]:
         yield
     except Exception as e:
         report.add(False, f"{what}: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}")
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a, b) or a.is_floating_point() and torch.equal(a.nan_to_num(), b.nan_to_num()) and torch.equal(
+        a.isnan(), b.isnan())   # NaN is not equal to itself
 
 
 def _try_batch(learn: Any, x: Any, y: Any, report: Report) -> None:

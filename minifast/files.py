@@ -72,8 +72,8 @@ def load_file(path: Path | str, device: torch.device | str | None = None) -> Any
     `device`: where the tensors go (default: where they were, or the CPU if there is no GPU here). FileNotFoundError if
     there is none (the files that are there are named), ValueError if it is damaged, foreign or of another format.
 
-    >>> load_file(fake_learner(path=".").save("a")).keys()
-    dict_keys(['model'])
+    >>> "model" in load_file(fake_learner().save("a"))
+    True
     """
     path = Path(path)
     if not path.is_file():

@@ -17,11 +17,12 @@ from .checks import positive_int
 from .columns import as_metrics, state_holders
 from .data import DataBunch, DatasetType
 from .device_loader import DeviceDataLoader
+from .frames import frames_forgotten
 from .losses import class_axis, loss_activation, task_of, unreduced
 from .progress import Progress
 from .snapshot import preserved
 from .state import Changes, State
-from .utils import frames_forgotten, joined, listify, shape_of, tensors_in, to_detach
+from .utils import joined, listify, shape_of, tensors_in, to_detach
 
 __all__ = ["Category", "MultiCategory", "run_validation", "loader_for", "predictions", "prediction",
            "augmented_predictions", "predicted_classes"]
@@ -59,6 +60,7 @@ class MultiCategory(list[Any]):
         self.obj, self.data = list(names), data
 
 
+@frames_forgotten
 def run_validation(learn: Any, dl: Any, metrics: Sequence[Any], callbacks: Any = None, view: Any = None) -> State:
     """One pass over `dl` in eval mode, with these callbacks too, and its state; the learner is left as it was.
 
@@ -73,7 +75,7 @@ def _one_pass(learn: Any, dl: Any, metrics: Sequence[Any], callbacks: Any, view:
     state = State(metrics=list(metrics), train=False, pbar=Progress(1, silent=True))
     handler = CallbackHandler(learn.taking_part(callbacks, in_fit=False), as_metrics(metrics, learn.loss_func),
                               state)
-    with frames_forgotten(), handler.running():
+    with handler.running():
         loop.validate(view or learn, handler, dl)
     return state
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -28,6 +29,7 @@ from .check import Report, check
 from .checks import as_path, file_name, positive_int, short
 from .columns import as_metrics
 from .data import DataBunch, DatasetType
+from .frames import frames_forgotten, one_run_at_a_time
 from .fused import AdamW
 from .inference import augmented_predictions, loader_for, prediction, predictions, run_validation
 from .interpret import ClassificationInterpretation, show_results
@@ -44,13 +46,13 @@ from .layer_groups import (
 )
 from .layers import is_lazy
 from .optimizer import DEFAULT_WD, OptimWrapper
-from .progress import OneBar, Progress
+from .progress import OneBar, Progress, say
 from .recorder import Recorder
 from .state import State
 from .suggestion import RangeTest, RangeTests
 from .summary import Text, loop_with_callbacks, model_summary
 from .torch_private import compile_in_place, uncompile
-from .utils import frames_forgotten, listify
+from .utils import listify
 from .weights import load_weights, save_weights
 
 __all__ = ["Learner", "fit_one_cycle", "lr_find"]
@@ -113,6 +115,7 @@ class Learner:
 
     # ---- training
 
+    @one_run_at_a_time
     def fit(self, epochs: int, lr: Any = DEFAULT_LR, wd: float | None = None, callbacks: Any = None,
             checkpoint: str | Path | None = None) -> None:
         """Train for `epochs` epochs at a constant learning rate. Afterwards `stopped` says why it ended early, or None.
@@ -130,6 +133,7 @@ class Learner:
             callbacks = [*listify(callbacks), Checkpoint(self, checkpoint)]
         self._run(epochs, self.taking_part(callbacks))
 
+    @one_run_at_a_time
     def fit_one_cycle(self, cyc_len: int, max_lr: Any = DEFAULT_LR, moms: tuple[float, float] | None = (0.95, 0.85),
                       div_factor: float = 25.0, pct_start: float = 0.3, final_div: float | None = None,
                       wd: float | None = None, callbacks: Any = None, tot_epochs: int | None = None,
@@ -150,6 +154,7 @@ class Learner:
                                       form)
         self.fit(cyc_len, max_lr, wd, [*listify(callbacks), one_cycle], checkpoint)
 
+    @one_run_at_a_time
     def fit_fc(self, tot_epochs: int = 1, lr: Any = DEFAULT_LR, moms: tuple[float, float] | None = (0.95, 0.85),
                start_pct: float = 0.72, wd: float | None = None, callbacks: Any = None,
                checkpoint: str | Path | None = None) -> None:
@@ -175,7 +180,8 @@ class Learner:
     def lr_find(self, *args: Any, bss: Sequence[int], **kwargs: Any) -> RangeTests: ...
 
     # in the overloads *args and **kwargs are the arguments given here
-    def lr_find(  # type: ignore[misc]
+    @one_run_at_a_time  # type: ignore[misc]
+    def lr_find(
                 self, start_lr: float = 1e-7, end_lr: float = 10, num_it: int = 100, stop_div: bool = True,
                 wd: float | None = None, wds: Sequence[float] = (), bss: Sequence[int] = (), linear: bool = False,
                 valid_every: int | None = None) -> RangeTest | RangeTests:
@@ -194,22 +200,25 @@ class Learner:
         >>> len(found.lrs) <= 30
         True
         """
-        def one_test(wd: float | None) -> RangeTest:
-            self.lr_finder = LRFinder(self, start_lr, end_lr, num_it, stop_div, linear, valid_every)
-            set_opt(self, self.opt.values("lr"), None if wd is None else weight_decay(wd))
-            epochs = -(-num_it // len(self.data.train_dl))      # rounded up
-            self._run(epochs, [*self.taking_part(in_fit=False), self.lr_finder], OneBar(num_it, self.silent))
-            return self.lr_finder.result
-
-        result = range_tests(self, one_test, wd, wds, bss)
+        finder = partial(LRFinder, self, start_lr, end_lr, num_it, stop_div, linear, valid_every)
+        # no function within this one: an exception would keep its variables, so this learner
+        result = range_tests(self, partial(self._range_test, finder), wd, wds, bss)
         self.recorder.range_test = result
         if not self.silent:
             tests = [result] if isinstance(result, RangeTest) else list(result.values())
             why = dict.fromkeys(test.suggestion.reason for test in tests)
-            print("LR finder is complete; learn.recorder.plot() draws it" + (
+            say("LR finder is complete; learn.recorder.plot() draws it" + (
                 ", learn.recorder.plot(suggestion=True) also marks a suggestion." if "" in why else
                 f". No suggestion: {' / '.join(why)}"))
         return result
+
+    def _range_test(self, finder: Callable[[], LRFinder], wd: float | None) -> RangeTest:
+        self.lr_finder = finder()
+        set_opt(self, self.opt.values("lr"), None if wd is None else weight_decay(wd))
+        epochs = -(-self.lr_finder.num_it // len(self.data.train_dl))      # rounded up
+        shown = OneBar(self.lr_finder.num_it, self.silent)
+        self._run(epochs, [*self.taking_part(in_fit=False), self.lr_finder], shown)
+        return self.lr_finder.result
 
     def taking_part(self, more: Any = None, in_fit: bool = True) -> list[Callback]:
         """The callbacks of a fit, with `more` of them; or with `in_fit=False` those of a range test or a validation."""
@@ -233,8 +242,7 @@ class Learner:
             before, self.stopped = self.handler, None
             self.handler = CallbackHandler(callbacks, as_metrics(self.metrics, self.loss_func), state)
             try:
-                with frames_forgotten():
-                    loop.fit(self, self.handler)
+                loop.fit(self, self.handler)
                 if state.epoch < state.n_epochs:
                     self.stopped = f"by a callback after epoch {state.epoch - 1}"
             except BaseException as e:
@@ -243,6 +251,7 @@ class Learner:
             finally:
                 self.handler = before
 
+    @one_run_at_a_time
     def anneal_now(self, epochs: int = 1, callbacks: Any = None, checkpoint: str | Path | None = None) -> None:
         """End a run that was stopped early properly: train `epochs` more epochs, in which the learning rate falls from
         what its last batch used to 0 as half a cosine, and momentum goes back to what its first batch used."""
@@ -258,11 +267,12 @@ class Learner:
         annealing = ParamScheduler(self, **curves)
         self.fit(epochs, lrs if len(lrs) > 1 else lrs[0], opt.wd, [*listify(callbacks), annealing], checkpoint)
 
+    @one_run_at_a_time
     def check(self, epochs: int = 1) -> Report:
         """A dry run in seconds, after which all is as it was; what it prints and returns: see `minifast.check`."""
         report = check(self, epochs)
         if not self.silent:
-            print(report)
+            say(str(report))
         return report
 
     # ---- layer groups and the optimizer
@@ -408,6 +418,7 @@ class Learner:
 
     # ---- inference
 
+    @frames_forgotten
     def validate(self, dl: Any = None, callbacks: Any = None, metrics: Any = None) -> list[Any]:
         """[loss, metric, ...] over `dl` (default: the validation data) in eval mode; nothing is recorded or changed."""
         dl = self.data.wrap(dl) if dl is not None else self.data.valid_dl
@@ -416,6 +427,7 @@ class Learner:
         metrics = listify(self.metrics if metrics is None else metrics)
         return run_validation(self, dl, metrics, callbacks).last_metrics
 
+    @frames_forgotten
     def get_preds(self, ds_type: Any = DatasetType.Valid, activ: Callable[[Any], Any] | None = None,
                   with_loss: bool = False, n_batch: int | None = None, *, dl: Any = None) -> list[Any]:
         """[predictions, targets], and with `with_loss` the loss of each sample, on the CPU, in the order of the data.
@@ -437,6 +449,7 @@ class Learner:
         found = predictions(self, loader_for(self.data, ds_type, dl), activ, with_loss, n_batch)
         return found[:3] if with_loss else found[:2]
 
+    @frames_forgotten
     def predict(self, item: Any, thresh: float = 0.5) -> tuple[Any, Any, Any]:
         """What the model says of one sample: (value, value as a tensor, probabilities or outputs).
 
@@ -459,6 +472,7 @@ class Learner:
         """
         return prediction(self, item, thresh)
 
+    @frames_forgotten
     def TTA(self, beta: float | None = 0.4, scale: float = 1.35, ds_type: Any = DatasetType.Valid,
             activ: Callable[[Any], Any] | None = None, with_loss: bool = False, dls: Any = None) -> list[Any]:
         """Test-time augmentation: [predictions, targets], the predictions averaged over eight views of each picture.
@@ -552,6 +566,7 @@ def _check_function(name: str, given: Any) -> None:
             " (instances go to callbacks=)" if isinstance(given, Callback) else ""))
 
 
+@frames_forgotten
 def fit_one_cycle(learn: Learner, cyc_len: int, *args: Any, **kwargs: Any) -> None:
     """`learn.fit_one_cycle(cyc_len, ...)`.
 
@@ -560,6 +575,7 @@ def fit_one_cycle(learn: Learner, cyc_len: int, *args: Any, **kwargs: Any) -> No
     learn.fit_one_cycle(cyc_len, *args, **kwargs)
 
 
+@frames_forgotten
 def lr_find(learn: Learner, *args: Any, **kwargs: Any) -> Any:
     """`learn.lr_find(...)`.
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
 from operator import length_hint
@@ -13,11 +14,12 @@ from typing import Any, TextIO
 
 from .utils import listify
 
-__all__ = ["Progress", "OneBar", "format_time"]
+__all__ = ["Progress", "OneBar", "format_time", "say"]
 
 REDRAW_EVERY = 0.2  # seconds; a redraw reads the loss off the device, which waits for everything queued there
 BAR_LENGTH = 24     # columns; leaves room in a terminal of 80 for epoch, counts, times and loss
 LINE_END = 3        # columns that stay free behind a bar: a full line would wrap, and Ctrl-C puts its "^C" there
+ROWS_SENT = 50      # of the table, with each redraw in a notebook; all of them would be quadratic in the epochs
 
 
 def format_time(seconds: float) -> str:
@@ -25,6 +27,40 @@ def format_time(seconds: float) -> str:
     minutes, s = divmod(int(seconds), 60)
     h, m = divmod(minutes, 60)
     return f"{h}:{m:02d}:{s:02d}" if h else f"{m:02d}:{s:02d}"
+
+
+def say(text: str) -> None:
+    """Print a line to the standard output. Where that cannot be written to (closed, full, gone), a warning says so.
+
+    >>> say("all is well")
+    all is well
+    """
+    if sys.stdout is not None:  # a Python without a console has none
+        try:
+            _put(sys.stdout, f"{text}\n")
+        except Exception as e:
+            _warn(e)
+
+
+def _put(out: Any, text: str) -> None:
+    """Write to anything that has a `write`; what its encoding does not have is written as an escape."""
+    try:
+        out.write(text)
+    except UnicodeEncodeError as e:
+        out.write(text.encode(e.encoding, "backslashreplace").decode(e.encoding))
+    if (flush := getattr(out, "flush", None)) is not None:
+        flush()
+
+
+def _warn(error: Exception) -> None:
+    warnings.warn(f"the output cannot be written to ({type(error).__name__}: {error}); all goes on without it")
+
+
+def _is_terminal(out: Any) -> bool:
+    try:
+        return bool(out.isatty()) and os.environ.get("TERM") != "dumb"
+    except Exception:   # it has no such method, or is closed
+        return False
 
 
 def _in_notebook() -> bool:
@@ -64,8 +100,16 @@ class Progress:
     request, else "plain": whole lines, no control characters. Counts and estimates are fastprogress'; where to draw is
     decided here, because its own test takes every file for a terminal. As a context manager it closes itself.
 
-    `comment` is the text behind a bar (the loss): a function, asked when a bar is redrawn, so at most five times a
+    n_epochs: of the run.
+    silent: show nothing (default False).
+    out: what to write to; a `write` is all that it needs (default: the standard output). Where it cannot be written to
+        any more (closed, full, gone; a notebook's display that fails), there is one warning, and then silence.
+
+    `comment` is the text behind a bar (the loss): a function, called when a bar is redrawn, so at most five times a
     second and never where there are no bars.
+
+    >>> with Progress(1) as progress: progress.write(["epoch", "train_loss"])
+    epoch     train_loss
     """
 
     def __init__(self, n_epochs: int, silent: bool = False, out: TextIO | None = None) -> None:
@@ -76,7 +120,7 @@ class Progress:
         elif out is None and _in_notebook():
             self.face = "notebook"
         else:
-            self.face = "terminal" if self.out.isatty() and os.environ.get("TERM") != "dumb" else "plain"
+            self.face = "terminal" if _is_terminal(self.out) else "plain"
         self.comment: Callable[[], str] = str
         self.epoch: int | None = None  # stays None outside a fit: validation alone has no epochs
         self._rows: list[list[str]] = []
@@ -118,7 +162,7 @@ class Progress:
                 self._redraw_at = 0.0  # after a long pass the next bar appears at once
 
     def start_epoch(self, epoch: int) -> None:
-        """Tell the bars that `epoch` (from 0) begins; the first call may name any epoch, where a run resumes."""
+        """Let the bars say that `epoch` (from 0) begins; the first call may name any epoch, where a run resumes."""
         self.epoch, left = epoch, self.n_epochs - epoch
         if self.face == "notebook":
             if self._epochs is None:
@@ -134,20 +178,20 @@ class Progress:
         if self.face == "notebook":
             return self._show()
         self._erase()
-        print(_table_line(self._rows[0], self._rows[-1]), file=self.out, flush=True)
+        self._write(_table_line(self._rows[0], self._rows[-1]) + "\n")
 
     def graph(self, figure: Any) -> None:
         """Show a matplotlib figure under the table, replaced in place at every call; nothing outside a notebook."""
         if self.face == "notebook":
-            self._figure = _display(self._figure, figure)
+            self._figure = self._display(self._figure, figure)
 
     def close(self, finished: bool = True) -> None:
-        """Take the bars away, so that the table remains; a notebook keeps them after a failure: they tell where."""
+        """Take the bars away, so that the table remains; a notebook keeps them after a failure: they show where."""
         self._erase()
         if self.face == "notebook" and self._output is not None:
             if finished:
                 self._bars.clear()
-            self._show(interrupted=not finished)
+            self._show(interrupted=not finished, whole=True)
 
     def _draw(self, done: int, total: int | None, text: str) -> None:
         if time.monotonic() < self._redraw_at:
@@ -158,20 +202,34 @@ class Progress:
         else:
             head = "" if self.epoch is None else f"Epoch {self.epoch + 1}/{self.n_epochs} "
             columns = shutil.get_terminal_size().columns - LINE_END
-            fill = "█" if "utf" in (self.out.encoding or "").lower() else "#"
+            fill = "█" if "utf" in str(getattr(self.out, "encoding", "")).lower() else "#"
             line = _bar_line(head, done, total, text, columns, fill)
             line, self._line_length = line.ljust(min(self._line_length, columns)), len(line)
-            self.out.write("\r" + line)
-            self.out.flush()
+            self._write("\r" + line)
         self._redraw_at = time.monotonic() + REDRAW_EVERY
 
     def _erase(self) -> None:
         if self._line_length:
-            self.out.write("\r" + " " * (self._line_length + LINE_END - 1) + "\r")
-            self.out.flush()
+            self._write("\r" + " " * (self._line_length + LINE_END - 1) + "\r")
             self._line_length = 0
 
-    def _show(self, interrupted: bool = False) -> None:
+    def _write(self, text: str) -> None:
+        self._try(lambda: _put(self.out, text))
+
+    def _display(self, handle: Any, shown: Any, **kwargs: bool) -> Any:
+        return self._try(lambda: _display(handle, shown, **kwargs))
+
+    def _try(self, show: Callable[[], Any]) -> Any:
+        """What `show` returns. If it fails, training goes on, and nothing is shown any more."""
+        if self.face == "silent":
+            return None
+        try:
+            return show()
+        except Exception as e:
+            self.face = "silent"
+            _warn(e)
+
+    def _show(self, interrupted: bool = False, whole: bool = False) -> None:
         from fastprogress.core import (  # type: ignore[import-untyped]
             html_progress_bar,
             html_progress_bar_styles,
@@ -179,15 +237,24 @@ class Progress:
         )
         # a metric may be called <lambda>, which HTML would not show
         bars = [html_progress_bar(*bar[:2], html.escape(bar[2]), interrupted) for bar in self._bars.values()]
-        table = text2html_table([[html.escape(c) for c in row] for row in self._rows]) if self._rows else ""
+        rows = self._rows
+        if len(rows) > ROWS_SENT and not whole:
+            rows = [rows[0], ["..."], *rows[2 - ROWS_SENT:]]
+        table = text2html_table([[html.escape(c) for c in row] for row in rows]) if rows else ""
         styles = html_progress_bar_styles if bars else ""
-        plain = "\n".join(_table_line(self._rows[0], row) for row in self._rows)
+        plain = "\n".join(_table_line(rows[0], row) for row in rows)
         shown = {"text/html": "\n".join([styles, *bars[:1], table, *bars[1:]]), "text/plain": plain}
-        self._output = _display(self._output, shown, raw=True)
+        self._output = self._display(self._output, shown, raw=True)
 
 
 class OneBar(Progress):
-    """One bar over all `n_batches` of a run, however many epochs they take: a range test's."""
+    """One bar over all `n_batches` of a run, however many epochs they take: a range test's.
+
+    silent, out: see `Progress`.
+
+    >>> list(OneBar(3).track([1, 2, 3]))
+    [1, 2, 3]
+    """
 
     def __init__(self, n_batches: int, silent: bool = False, out: TextIO | None = None) -> None:
         super().__init__(1, silent, out)

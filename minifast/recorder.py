@@ -13,7 +13,7 @@ from torch import Tensor
 from . import plots
 from .callback import LearnerCallback
 from .order import Order
-from .progress import format_time
+from .progress import format_time, say
 from .suggestion import RangeTest, RangeTests, Suggestion, steepest
 from .utils import listify, read_numbers, weighted_mean
 
@@ -247,7 +247,7 @@ class Recorder(LearnerCallback):
             if suggestion:
                 self.min_grad_lr = steepest(drawn.lrs, drawn.losses).lr
         if suggestion:
-            print(result)
+            say(str(result))
         return plots.finished(axis.figure, ax, return_fig)
 
     def plot_lr(self, show_moms: bool = False, skip_start: int = 0, skip_end: int = 0, ax: Any = None,

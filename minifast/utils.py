@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import random
 import re
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 __all__ = ["listify", "camel2snake", "map_tensors", "run_model", "joined", "tensors_in", "to_device", "to_detach",
            "first_tensor", "batch_length", "wide", "even_mults", "is_plain", "shape_of", "read_numbers",
-           "weighted_mean", "smoothed", "rng_state", "set_rng_state", "one_thread", "frames_forgotten"]
+           "weighted_mean", "smoothed", "rng_state", "set_rng_state", "one_thread"]
 
 
 def listify(x: Any = None) -> list[Any]:
@@ -253,20 +252,6 @@ def set_rng_state(state: dict[str, Any]) -> None:
     np.random.set_state((name, keys.numpy(), *rest))
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words.tolist()), gauss))
-
-
-@contextlib.contextmanager
-def frames_forgotten() -> Iterator[None]:
-    """An exception from inside leaves with its traceback, but without what the functions there held in variables: else
-    batch, outputs and graph would live on for as long as the exception is kept (a notebook keeps it)."""
-    try:
-        yield
-    except BaseException as e:
-        chain: BaseException | None = e
-        while chain is not None:
-            traceback.clear_frames(chain.__traceback__)
-            chain = chain.__cause__ or chain.__context__
-        raise
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """Runs that do not end well: NaN, Ctrl-C, exceptions."""
+import gc
 import os
 import signal
+import traceback
 import weakref
 from functools import partial
 
@@ -10,8 +12,10 @@ from torch import nn, optim
 
 from minifast.callback import Callback
 from minifast.callbacks import Checkpoint, FiniteGuard, GradientAccumulation, MixUpCallback
+from minifast.data import DataBunch
 from minifast.fakes import fake_learner
 from minifast.files import load_file
+from minifast.learner import Learner, fit_one_cycle
 
 
 class At(Callback):
@@ -90,8 +94,8 @@ def test_a_parameter_that_is_not_trained_may_hold_infinity():
 
 @pytest.mark.parametrize("cut", [False, True])
 def test_an_epoch_is_closed_once_however_it_ends(cut, monkeypatch):
-    closed, close = [], FiniteGuard._close
-    monkeypatch.setattr(FiniteGuard, "_close", lambda guard, loss: (closed.append(1), close(guard, loss)))
+    closed, close = [], FiniteGuard._check_epoch
+    monkeypatch.setattr(FiniteGuard, "_check_epoch", lambda guard, loss: (closed.append(1), close(guard, loss)))
     learner(*([At(5, batch_end=lambda state: {"stop_epoch": True})] if cut else [])).fit(1, 0.01)
     assert closed == [1]
 
@@ -121,7 +125,7 @@ def test_a_resumed_run_repeats_its_own_batches(tmp_path):
 def test_a_spoiled_input_is_named_with_its_batch_and_rates():
     learn = learner(At(27, batch_begin=spoiled))
     with pytest.raises(FloatingPointError, match=r"^epoch 1, batch 7, lr 0.00891, momentum 0.861: the input was "
-                                                 r"the first to be NaN\. The learner is as it was in epoch 0 before"):
+                                                 r"the first to be NaN\. The learner is as it was in epoch \d before"):
         learn.fit_one_cycle(3, 0.01)
     assert finite(learn) and learn.stopped == "by FloatingPointError in epoch 1, batch 8"
     assert len(learn.recorder.losses) == len(learn.recorder.lrs) == 28
@@ -246,10 +250,18 @@ def test_an_exception_keeps_nothing_alive(event):
     seen = []
 
     def fail(state):
-        names = ["last_input", "last_output"] + ["last_loss"] * (event != "batch_end")  # then the loss is recorded
-        seen.extend(weakref.ref(state[n]) for n in names if state[n] is not None)
+        seen.extend(weakref.ref(state[n]) for n in ("last_input", "last_output") if state[n] is not None)
+        if event != "batch_end":    # then the loss is recorded
+            seen.extend(weakref.ref(state[n]) for n in ("last_loss",) if state[n] is not None)
         raise RuntimeError("it broke")
-    learn = learner(At(5, **{event: fail}))
+
+    class Fails(Callback):
+        def fail(self, iteration):
+            if iteration == 5:
+                fail(learn.handler.fields)
+
+    setattr(Fails, f"on_{event}", Fails.fail)
+    learn = learner(Fails())
     loss_func, train_dl = learn.loss_func, learn.data.train_dl
     with pytest.raises(RuntimeError, match="it broke") as kept:
         learn.fit(1)
@@ -263,6 +275,50 @@ def test_an_exception_keeps_nothing_alive(event):
     assert len(learn.recorder.losses) == 20
 
 
+@pytest.mark.parametrize("train, args", [
+    (Learner.fit, [1]), (Learner.fit_one_cycle, [1]), (Learner.fit_fc, [1]), (Learner.lr_find, []),
+    (fit_one_cycle, [1]), (Learner.validate, []), (Learner.get_preds, [])])
+def test_a_kept_exception_does_not_keep_the_learner(tmp_path, train, args):
+    class Fails(nn.Module):
+        def forward(self, x):
+            raise RuntimeError("it broke")
+
+    learn = fake_learner(layers=[nn.Linear(5, 4), Fails()], path=tmp_path)
+    alive, kept = weakref.ref(learn), None
+    try:
+        train(learn, *args)
+    except RuntimeError as e:
+        kept = e
+    del learn
+    gc.collect()
+    assert kept is not None and alive() is None
+
+
+def test_variables_of_the_users_functions_stay():
+    """Those of the function that failed, and those of an exception that was being handled already."""
+    def unrelated():
+        precious = 42
+        raise KeyError(precious)
+
+    def failing(output, target):
+        scale = 3.5
+        raise ZeroDivisionError(scale)
+
+    def variables(error):
+        return {name: value for frame, _ in traceback.walk_tb(error.__traceback__)
+                for name, value in frame.f_locals.items() if name in ("precious", "scale")}
+
+    try:
+        unrelated()
+    except KeyError as first:
+        with pytest.raises(ZeroDivisionError) as second:
+            fake_learner(loss_func=failing).fit(1)
+        assert (variables(first), variables(second.value)) == ({"precious": 42}, {"scale": 3.5})
+    own = [frame for frame, _ in traceback.walk_tb(second.value.__traceback__)
+           if frame.f_globals["__name__"] in ("minifast.loop", "minifast.learner")]
+    assert len(own) > 2 and not any(frame.f_locals for frame in own)
+
+
 def test_an_exception_in_the_model_keeps_nothing_alive():
     seen = []
 
@@ -270,6 +326,7 @@ def test_an_exception_in_the_model_keeps_nothing_alive():
         def forward(self, x):
             y = x * 2
             seen.extend([weakref.ref(x), weakref.ref(y)])
+            del x, y    # what this function holds stays, for a debugger
             raise RuntimeError("it broke")
     learn = learner(layers=[nn.Linear(5, 5), Breaks()])
     for run in (lambda: learn.fit(1), learn.validate, learn.get_preds, learn.lr_find):
@@ -286,3 +343,107 @@ def test_what_ended_a_run_early_is_told():
     learn = learner(Enough())
     learn.fit(3)
     assert learn.stopped == "by a callback after epoch 0"
+
+
+# ---- NaN: what was there before, and what takes no hooks
+
+class Spare(nn.Module):
+    """A layer, and a parameter that is not used."""
+
+    def __init__(self, used=False):
+        super().__init__()
+        self.linear, self.spare = nn.Linear(5, 4), nn.Parameter(torch.full((3,), float("nan")))
+        self.used = used
+
+    def forward(self, x):
+        return self.linear(x) + (self.spare.sum() if self.used else 0)
+
+
+def test_nan_in_a_parameter_that_is_not_used_does_not_matter(tmp_path):
+    learn = learner(layers=[Spare()], path=tmp_path)
+    learn.fit(2, 0.01, callbacks=[Checkpoint(learn, "run", every=3)])
+    assert learn.stopped is None and len(learn.recorder.lrs) == 40
+    assert load_file(tmp_path / "models" / "run.ckpt")["position"]["epoch"] == 2
+    assert not [w for w in learn.check().warnings if "values" in w or "NaN" in w]
+
+
+def test_nan_from_before_that_is_used_is_named():
+    with pytest.raises(FloatingPointError, match=r"^epoch 0, batch 0.*output of layer 0 \(Spare\) was the first to "
+                                                 r"be NaN \(not finite before the run already: 0.spare\)\. The"):
+        learner(layers=[Spare(used=True)]).fit(1)
+
+
+def test_a_mask_that_is_infinite_does_not_hinder_a_checkpoint(tmp_path):
+    learn = learner(path=tmp_path)
+    learn.model.register_parameter("mask", nn.Parameter(torch.tensor([0.0, float("-inf")]), requires_grad=False))
+    learn.fit(1, 0.01, callbacks=[Checkpoint(learn, "run", every=3)])
+    assert load_file(tmp_path / "models" / "run.ckpt")["position"]["epoch"] == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("how", ["script", "trace"])
+def test_nan_in_a_scripted_model_is_explained(how, whole):
+    def scripted(module):
+        return torch.jit.script(module) if how == "script" else torch.jit.trace(module, torch.randn(2, 5))
+    linear = nn.Linear(5, 4)
+    model = scripted(nn.Sequential(linear, nn.Tanh())) if whole else nn.Sequential(scripted(linear), nn.Tanh())
+    data = learner().data
+    learn = Learner(data, model, callbacks=At(7, batch_begin=spoiled), silent=True)
+    with pytest.raises(FloatingPointError, match="^epoch 0, batch 7, .*: the input was the first to be NaN"):
+        learn.fit(1, 0.01)
+    assert finite(learn)
+    learn.callbacks = [At(7, loss_begin=lambda s: {"last_output": s["last_output"] * float("nan")})]
+    with pytest.raises(FloatingPointError, match="^epoch 0, batch 7, .*: the output of the model was the first"):
+        learn.fit(1, 0.01)
+
+
+def test_the_repetition_does_not_call_what_only_watches():
+    class Watches(Callback):
+        role = "watching"
+
+        def __init__(self): self.batches = []
+        def on_batch_begin(self, iteration): self.batches.append(iteration)
+        def on_epoch_begin(self): self.batches.append("epoch")
+
+    watches = Watches()
+    with pytest.raises(FloatingPointError, match="batch 13"):
+        learner(watches, At(13, batch_begin=spoiled)).fit(1, 0.01)
+    assert watches.batches == ["epoch", *range(len(watches.batches) - 1)]
+
+
+# ---- the note on an error
+
+class Loader:
+    """Three batches, and an error in place of the second one."""
+
+    def __init__(self, at=1): self.at = at
+    def __len__(self): return 3
+    def __iter__(self):
+        for i in range(3):
+            if i == self.at:
+                raise OSError("file 9 is broken")
+            yield torch.randn(7, 5), torch.zeros(7).long()
+
+
+@pytest.mark.parametrize("data", [DataBunch(Loader(), loss_func=nn.CrossEntropyLoss()),
+                                  DataBunch([(torch.randn(7, 5), torch.zeros(7).long())], Loader(),
+                                            loss_func=nn.CrossEntropyLoss())], ids=["training", "validation"])
+def test_a_loader_s_error_does_not_show_the_batch_before(data):
+    with pytest.raises(OSError, match="file 9 is broken") as caught:
+        fake_learner(data=data).fit(1)
+    assert caught.value.__notes__ == ["in epoch 0, iteration 1, between two batches"]
+
+
+def test_an_error_in_a_batch_shows_that_batch():
+    class Fails(Callback):
+        def on_epoch_end(self): raise RuntimeError("after the batches")
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        learner(At(3, loss_begin=lambda state: 1 / 0)).fit(1)
+    assert caught.value.__notes__[-1] == ("in epoch 0, iteration 3; input float32 (4, 5), output float32 (4, 4), "
+                                          "target int64 (4,) from 1 to 3")
+    with pytest.raises(RuntimeError) as caught:
+        learner(Fails()).fit(1)
+    assert caught.value.__notes__[-1] == "in epoch 0, iteration 20, between two batches"

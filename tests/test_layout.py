@@ -14,6 +14,7 @@ PACKAGE = ROOT / "minifast"
 # a module imports only from modules of a smaller rank
 RANKS = {
     "disk": 1,
+    "frames": 1,
     "checks": 1,
     "order": 1,
     "torch_private": 1,
@@ -55,6 +56,7 @@ RANKS = {
     "callbacks.hook_callback": 10,
     "callbacks.probe": 10,
     "callbacks.scheduler": 10,
+    "callbacks.tracker": 10.1,
     "callbacks.*": 10.2,
     "callbacks": 10.3,
     "check": 10.5,
@@ -204,7 +206,7 @@ def test_every_file_of_callbacks_is_exported_and_has_a_callback():
 
 def test_no_module_is_long():
     lengths = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
-    limits = {"learner": 580}
+    limits = {"learner": 590}
     assert {name: n for name, n in lengths.items() if n > limits.get(name, 300)} == {}
 
 

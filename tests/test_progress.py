@@ -1,15 +1,20 @@
 """What a person sees of a run: in a file, in a terminal, in a notebook."""
+import contextlib
+import errno
 import io
 import os
 import re
+import subprocess
 import sys
 import textwrap
 import threading
 import time
 
 import pytest
+import torch
 
 from minifast import progress
+from minifast.callbacks import Timer
 from minifast.fakes import fake_learner
 from minifast.progress import Progress, format_time
 
@@ -271,3 +276,118 @@ def test_notebook_grows_a_table_and_marks_a_failure():
     assert html.count("<tr") == 2 and html.count("class='progress-bar-interrupted'") == 2
     assert "50.00% [1/2" in html  # it resumed at epoch 3 of 5, and one of the two left is done
     assert html.index("<progress value='1'") < html.index("<table") < html.index("<progress value='0'")
+
+
+# ---- an output that fails
+
+class Broken:
+    """A stream that can do `n` writes; then they raise `error`."""
+
+    def __init__(self, error, n=0, **attributes):
+        self.error, self.left, self.written = error, n, []
+        vars(self).update(attributes)
+
+    def write(self, text):
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
+        self.written.append(text)
+
+
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+FAILING = [lambda n=n, e=e: Broken(e, n) for n in (0, 2) for e in (
+    OSError(errno.EIO, "gone"), BrokenPipeError(errno.EPIPE, "gone"), OSError(errno.ENOSPC, "full"), ValueError("no"))]
+FAILING += [closed, lambda: open("/dev/full", "w"),
+            lambda: Broken(OSError(errno.EIO, "gone"), 1, isatty=lambda: True, encoding=None)]
+
+
+@pytest.mark.parametrize("stream", FAILING)
+def test_an_output_that_fails_is_one_warning_and_no_end_of_training(stream, monkeypatch, every_batch):
+    quiet, loud = fake_learner(), fake_learner(silent=False, callback_fns=[Timer])
+    quiet.fit(3)
+    monkeypatch.setattr(sys, "stdout", stream())
+    with pytest.warns(UserWarning, match="the output cannot be written to .*; all goes on without it") as caught:
+        loud.fit(3)
+    assert len(caught) == 1
+    assert len(loud.recorder.train_losses) == 3 and loud.stopped is None
+    assert all(map(torch.equal, quiet.model.parameters(), loud.model.parameters()))
+    with contextlib.suppress(OSError, AttributeError):
+        sys.stdout.close()
+
+
+@pytest.mark.parametrize("call", [lambda learn: learn.lr_find(num_it=12), lambda learn: learn.check(),
+                                  lambda learn: learn.recorder.plot(suggestion=True, return_fig=True)])
+def test_other_prints_do_not_raise_either(call, monkeypatch):
+    learn = fake_learner(train_length=60)
+    learn.lr_find(num_it=30)
+    learn.silent = False
+    monkeypatch.setattr(sys, "stdout", Broken(OSError(errno.EIO, "gone")))
+    with pytest.warns(UserWarning, match="the output cannot be written to"):
+        call(learn)
+
+
+@pytest.mark.parametrize("stream", [Broken(None, 99), Broken(None, 99, flush=lambda: None, encoding=None)])
+def test_a_stream_needs_a_write_and_nothing_else(stream, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", stream)
+    learn = fake_learner(silent=False, train_length=60)
+    learn.fit(2)
+    learn.lr_find(num_it=12)
+    assert [line.split()[0] for line in "".join(stream.written).splitlines()] == ["epoch", "0", "1", "LR"]
+
+
+def test_a_name_that_cannot_be_encoded_is_escaped(monkeypatch):
+    def größe(output, target):
+        return output.mean()
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    fake_learner(silent=False, metrics=[größe]).fit(1)
+    text = stream.buffer.getvalue().decode()
+    assert text.splitlines()[0].split()[:4] == ["epoch", "train_loss", "valid_loss", r"gr\xf6\xdfe"]
+    assert len(text.splitlines()) == 2
+
+
+def test_a_notebook_whose_display_fails_goes_on(monkeypatch):
+    def fails(*args, **kwargs):
+        raise RuntimeError("the kernel has lost its connection")
+    monkeypatch.setattr(progress, "_in_notebook", lambda: True)
+    monkeypatch.setattr(progress, "_display", fails)
+    learn = fake_learner(silent=False)
+    with pytest.warns(UserWarning, match="lost its connection.*all goes on without it") as caught:
+        learn.fit(3)
+    assert len(caught) == 1 and len(learn.recorder.train_losses) == 3
+
+
+def test_what_a_notebook_is_sent_grows_linearly(monkeypatch):
+    sent = []
+
+    def display(handle, shown, **kwargs):
+        sent.append(sum(map(len, shown.values())))
+        return "handle"
+    monkeypatch.setattr(progress, "_in_notebook", lambda: True)
+    monkeypatch.setattr(progress, "_display", display)
+    with Progress(5000) as shown:
+        shown.write(NAMES)
+        totals: list[int] = []
+        for epoch in range(5000):
+            shown.write([str(epoch), *ROW[1:]])
+            totals.append(sum(sent))
+            sent[:] = [totals[-1]]
+    assert totals[4999] < 2.1 * totals[2499] and max(totals[i + 1] - totals[i] for i in range(4999)) < 20_000
+    assert sent[-1] > 5000 * len(" ".join(ROW))     # at its end the whole table is shown, once
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize("end", ["> /dev/full", "| head -c 1 > /dev/null", ">&-"])
+def test_the_program_ends_well_where_its_output_does_not(tmp_path, end):
+    program = ("import sys, minifast.__main__ as m; from minifast.progress import say; "
+               "[say('a line') for _ in range(3000)]; m.leave(0)")
+    done = subprocess.run(["bash", "-c", f"{sys.executable} -c \"{program}\" {end}; echo ${{PIPESTATUS[0]}} >&2"],
+                          capture_output=True, text=True)
+    lines = done.stderr.splitlines()
+    assert lines[-1] == "0" and len([line for line in lines if "UserWarning" in line]) <= 1
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr

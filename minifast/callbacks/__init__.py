@@ -4,7 +4,7 @@
 |---|---|
 | schedules of hyper-parameters | one_cycle, flat_cos_anneal, general_sched, scheduler (any curve), torch_scheduler |
 | the learning-rate finder | lr_finder |
-| watching a column of the table | tracker |
+| watching a column of the table | tracker, save_model |
 | ending a run, and safety | terminate, finite_guard (with its probe), interruption, checkpoint |
 | gradients and precision | gradients, precision, channels_last |
 | regularisation and averages | mixup, averaging, rnn, bn_freeze |
@@ -42,6 +42,7 @@ from .precision import *
 from .probe import *
 from .rnn import *
 from .sampling import *
+from .save_model import *
 from .scheduler import *
 from .show_graph import *
 from .tensorboard import *

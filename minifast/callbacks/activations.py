@@ -1,6 +1,7 @@
 """What the layers give out while they are trained."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,14 +18,28 @@ class ActivationStats(HookCallback):
     """Mean and standard deviation of each module's output, in each training batch: `stats` (2, modules, batches).
 
     NaN where a module did not run. They stay on their device during an epoch and are read at its end, in one go.
+
+    learn: the learner of the run.
+    modules: which modules (default: all that have parameters of their own).
+
+    >>> learn = fake_learner(callback_fns=ActivationStats)
+    >>> learn.fit(1)
+    >>> learn.activation_stats.stats.shape
+    torch.Size([2, 1, 2])
     """
 
     role = "watching"
 
+    def __init__(self, learn: Any, modules: Sequence[nn.Module] | None = None) -> None:
+        super().__init__(learn, modules)
+        self.recording = False
+        self.of_epoch: list[Tensor] = []  # (modules, 2) a batch
+        self.measured = torch.empty(0, len(self.modules), 2)
+
     def on_train_begin(self, **kwargs: Any) -> None:
         super().on_train_begin()
         self.recording = False
-        self._epoch: list[Tensor] = []  # (modules, 2) a batch
+        self.of_epoch = []
         self.measured = torch.empty(0, len(self.modules), 2)
 
     def hook(self, module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
@@ -42,17 +57,16 @@ class ActivationStats(HookCallback):
         self.recording = False
         if train and self.hooks is not None:
             nothing = last_loss.new_full((2,), float("nan"), dtype=torch.float32)
-            self._epoch.append(torch.stack([nothing if s is None else s for s in self.hooks.stored]))
+            self.of_epoch.append(torch.stack([nothing if s is None else s for s in self.hooks.stored]))
 
     def on_epoch_end(self) -> None:
-        if self._epoch:
-            self.measured = torch.cat([self.measured, torch.stack(self._epoch).cpu()])
-            self._epoch = []
+        if self.of_epoch:
+            self.measured = torch.cat([self.measured, torch.stack(self.of_epoch).cpu()])
+            self.of_epoch = []
 
     def on_train_end(self, **kwargs: Any) -> None:
         super().on_train_end()
-        if "_epoch" in vars(self):
-            self.on_epoch_end()
+        self.on_epoch_end()
 
     @property
     def stats(self) -> Tensor:

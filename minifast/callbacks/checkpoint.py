@@ -18,6 +18,7 @@ from ..same_run import check_same, named, settings
 from ..snapshot import learner_state, load_learner_state, plain
 from ..state import Changes
 from ..utils import map_tensors
+from .probe import not_finite
 
 __all__ = ["Checkpoint"]
 
@@ -53,15 +54,14 @@ class Checkpoint(LearnerCallback):
         self.before_validation: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: what it keeps is about the file."""
-        return {}
+        return {}   # what it keeps is about the file
 
     def on_train_begin(self, **fields: Any) -> Changes | None:
         self.lock = lock(self.path)
         self.settings, self.cost, self.saved_at = settings(self.learn), 0.0, time.monotonic()
         self.pass_state = self.learn.data.train_dl.state_dict()
-        run = load_run(self.path)
-        if run is None:
+        self.not_finite_before = not_finite(self.learn.model)
+        if (run := load_run(self.path)) is None:
             self.previous.unlink(missing_ok=True)   # of another run, whose file has been deleted
             save_file(self._run(fields), self.path)  # what cannot be written is told now, not after an hour
             return None
@@ -98,7 +98,7 @@ class Checkpoint(LearnerCallback):
 
     def _save(self, before: dict[str, Any] | None = None, **position: int) -> None:
         began = time.monotonic()
-        if not all(torch.isfinite(p).all() for p in self.learn.model.parameters()):
+        if not_finite(self.learn.model) - self.not_finite_before:
             warnings.warn(f"the parameters are not finite any more; {self.path} keeps the last that were")
         else:
             try:

@@ -4,52 +4,69 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..callback import Callback, CallbackHandler, LearnerCallback
-from ..loop import train_batch
+from ..callback import Callback, LearnerCallback
 from ..order import Order
 from ..same_run import shapes_training
 from ..snapshot import learner_state, load_learner_state
-from ..torch_private import uncompiled
 from ..utils import map_tensors
-from .probe import Probe, is_finite
+from .probe import first_not_finite, is_finite, not_finite
+
+if TYPE_CHECKING:
+    from ..learner import Learner
 
 __all__ = ["FiniteGuard"]
 
 CHECK_EVERY = 8  # batches; a check waits for the device, and the later it comes, the more batches are lost
 
 
+# Its states: it has no copy (`good` is None) until the first batch has begun, which makes one.
+# A check has begun (`pending` waits for the device), or none has: every eighth batch begins one, after the end of the
+# check before it. Only what a check has found finite is copied.
+# When a check finds a loss, or the end of an epoch finds a weight, that is not finite, the copy is trained again under
+# a `Probe`, put back, and the error raised: the run is over. Parameters that were not finite before the run (`known`)
+# are left out of all this; if one of them spoils the loss, the error names it.
 class FiniteGuard(LearnerCallback):
     """Ends a fit whose training loss is NaN or infinite, by a FloatingPointError that says where it began.
 
     It looks at the smoothed loss, which stays infinite or NaN once a loss has been, every eight batches and at the end
-    of an epoch; a GPU's answer travels while it works on, and is read eight batches later, so that nobody waits. From
-    time to time (at the beginning of an epoch, and as often as costs less than 1 % of the time) it keeps a copy of all
-    that training changes, in the CPU's memory. When a loss is not finite, training is repeated from there under
+    of an epoch; what a GPU finds travels while it works on, and is read eight batches later, so that nothing waits.
+    From time to time (at the beginning of an epoch, and as often as costs less than 1 % of the time) it keeps a copy of
+    all that training changes, in the CPU's memory. When a loss is not finite, training is repeated from there under
     observation, up to the first layer, gradient or parameter that is not finite, and then the copy is put back.
-    `Learner(check_finite=False)` does without it.
+    Callbacks that only watch are not called in the repetition.
+
+    learn: the learner; each fit makes a guard itself, `Learner(check_finite=False)` does without.
+
+    >>> fake_learner().fit(2, lr=1e30)
+    Traceback (most recent call last):
+        ...
+    FloatingPointError: epoch 0, batch 1, lr 1e+30, momentum 0.9: ... was the first to be ...
     """
 
     _order = Order.GUARD
     role = "process"
 
-    def __init__(self, learn: Any) -> None:
+    def __init__(self, learn: Learner) -> None:
         super().__init__(learn)
-        self.answer: Callable[[], bool] | None = None
+        self.pending: Callable[[], bool] | None = None
         self.good: dict[str, Any] | None = None
+        self.known: set[str] = set()
         self.cost = self.kept_at = 0.0
+        self.pass_state: dict[str, Any] | None = None
+        self.n_batches = 0
 
     def state_dict(self) -> dict[str, Any]:
         """From where the present pass over the batches can be repeated; all else that it keeps is this process's."""
-        return {"pass_state": vars(self).get("pass_state")}
+        return {"pass_state": self.pass_state}
 
     def on_train_begin(self) -> None:
-        self.answer, self.good, self.cost, self.kept_at = None, None, 0.0, 0.0
-        self.pass_state: dict[str, Any] | None = None
+        self.pending = self.good = self.pass_state = None
+        self.cost = self.kept_at = 0.0
         self.n_batches = len(self.learn.data.train_dl)
 
     def on_epoch_begin(self) -> None:
@@ -58,84 +75,64 @@ class FiniteGuard(LearnerCallback):
 
     def on_batch_begin(self, train: bool, num_batch: int, smooth_loss: Tensor | None) -> None:
         if train and (not num_batch % CHECK_EVERY or self.good is None):
-            self._ask(smooth_loss)
+            self._begin_check(smooth_loss)
             pause = 50 * self.cost if num_batch == 0 else max(1.0, 100 * self.cost)
             if time.monotonic() - self.kept_at >= pause:
-                self._hear()    # what has not been looked at is not known to be good
-                self._keep()
+                self._end_check()    # what has not been looked at is not known to be good
+                self._copy()
 
     def on_batch_end(self, train: bool, num_batch: int, smooth_loss: Tensor) -> None:
         if train and num_batch + 1 == self.n_batches:
-            self._close(smooth_loss)    # before the validation: a metric may fail over such outputs
+            self._check_epoch(smooth_loss)    # before the validation: a metric may fail over such outputs
 
     def on_epoch_end(self, num_batch: int, smooth_loss: Tensor | None) -> None:
         if num_batch < self.n_batches:  # cut short by a callback
-            self._close(smooth_loss)
-
-    def _close(self, smooth_loss: Tensor | None) -> None:
-        self._ask(smooth_loss)
-        self._hear()
-        if not self._weights_finite():  # of the last step no loss tells
-            self._fail()
-
-    def _weights_finite(self) -> bool:
-        trained = [p for p in self.learn.model.parameters() if p.requires_grad]     # a fixed mask may hold -inf
-        finite = torch.stack([torch.isfinite(p).all() for p in trained]).all()
-        return bool(finite.cpu().numpy())
+            self._check_epoch(smooth_loss)
 
     def on_train_end(self) -> None:
-        self.answer = self.good = None
+        self.pending = self.good = None
 
-    def _keep(self) -> None:
+    def _begin_check(self, loss: Tensor | None) -> None:
+        self._end_check()
+        if loss is not None:
+            self.pending = is_finite(loss)
+        if self.learn.data.device.type != "cuda":
+            self._end_check()  # it is there already
+
+    def _end_check(self) -> None:
+        pending, self.pending = self.pending, None
+        if pending is not None and not pending():
+            self._explain()
+
+    def _check_epoch(self, smooth_loss: Tensor | None) -> None:
+        self._begin_check(smooth_loss)
+        self._end_check()
+        if not_finite(self.learn.model) - self.known:   # of the last step no loss says anything
+            self._explain()
+
+    def _copy(self) -> None:
         began = time.monotonic()
         learn, state = self.learn, self.learn.handler.state
-        # the last step may have spoiled the weights, of which no loss tells yet
-        if self.good is not None and not self._weights_finite():
-            return
+        if self.good is None:
+            self.known = not_finite(learn.model)
+        elif not_finite(learn.model) - self.known:
+            return      # the last step has spoiled the weights, of which no loss says anything yet
         self.good = {"learner": map_tensors(learner_state(learn), lambda t: t.detach().to("cpu", copy=True)),
                      "callbacks": [(cb, map_tensors(cb.state_dict(), torch.clone)) for cb in self._taking_part()],
                      "state": dataclasses.replace(state, last_input=None, last_target=None), "pass": self.pass_state}
         self.kept_at = time.monotonic()
         self.cost = self.kept_at - began
 
-    def _ask(self, loss: Tensor | None) -> None:
-        self._hear()
-        if loss is not None:
-            self.answer = is_finite(loss)
-        if self.learn.data.device.type != "cuda":
-            self._hear()  # it is there already
-
-    def _hear(self) -> None:
-        answer, self.answer = self.answer, None
-        if answer is not None and not answer():
-            self._fail()
-
-    def _fail(self) -> None:
+    def _explain(self) -> None:
         learn, now, good = self.learn, self.learn.handler.state, self.good
         text = f"epoch {now.epoch}, by batch {now.num_batch}, lr {learn.opt.lr:.3g}: loss or weights are not finite now"
         if good is not None:
-            text = self._repeated(now.iteration) or text
+            self._put_back()
+            text = first_not_finite(learn, self._taking_part(), good["state"], now.iteration, self.known) or text
             self._put_back()
             text += f". The learner is as it was in epoch {good['state'].epoch} before batch {good['state'].num_batch}"
         raise FloatingPointError(text + ". A lower learning rate may help, if it is not the data; "
                                  "Learner(check_finite=False) trains on all the same")
-
-    def _repeated(self, last: int) -> str:
-        """Train again from the copy on, without validation, and say what is first not finite ('' if nothing is)."""
-        self._put_back()
-        learn, state, probe = self.learn, dataclasses.replace(self.good["state"]), Probe(self.learn)  # type: ignore[index]
-        handler = CallbackHandler([*self._taking_part(), probe], state=state)
-        with probe.watching(), uncompiled(learn.model):
-            while not probe.found and state.iteration <= last:
-                if state.num_batch == 0:
-                    learn.model.train()
-                    handler.fire("epoch_begin")
-                for batch in learn.data.train_dl.batches(start=state.num_batch):
-                    train_batch(learn, handler, batch)
-                    if probe.found or state.stop_epoch or state.iteration > last:
-                        break
-                state.epoch, state.num_batch = state.epoch + 1, 0
-        return probe.found
 
     def _put_back(self) -> None:
         good = self.good

@@ -25,12 +25,19 @@ class MixedPrecision(LearnerCallback):
     """Runs the model under torch's autocast; the weights, the loss and the optimizer stay in 32 bits.
 
     `precision` is "fp16" or "bf16". Autocast is on from on_batch_begin to on_loss_begin, in training and in validation;
-    there outputs in 16 bits are answered as float32, so the loss and the metrics are computed in full.
+    there outputs in 16 bits are returned as float32, so the loss and the metrics are computed in full.
 
     fp16 has a narrow range: the loss that is differentiated (not the one that is recorded) is multiplied by a scale,
     `init_scale` at first, and the gradients are divided by it before each step. Where they overflowed, the scale is
-    halved and the step is skipped (`skip_step`), counted in `n_skipped`, and told at the end of the epoch. To know
+    halved and the step is skipped (`skip_step`), counted in `n_skipped`, and printed at the epoch's end. To know
     takes one host synchronisation an optimizer step, which bf16 does without. See `learn.to_fp16`, `learn.to_bf16`.
+
+    learn: the learner of the run.
+    precision: "fp16" (the default) or "bf16".
+    init_scale: of the loss, for fp16 (default 65536).
+
+    >>> learn = fake_learner()
+    >>> learn.fit(1, callbacks=MixedPrecision(learn, "bf16"))
     """
 
     # last but for clipping (100): the loss is scaled when it is complete, the gradients unscaled when they are
@@ -44,6 +51,8 @@ class MixedPrecision(LearnerCallback):
         self.n_skipped = 0
         self.scale_state: dict[str, Any] = {}   # the scale found in one run is where the next one begins
         self.autocast = ExitStack()
+        self.scaler: Any = None     # a GradScaler, during a run
+        self.n_reported = 0
 
     def on_train_begin(self) -> None:
         device = self.learn.data.device.type
@@ -51,7 +60,7 @@ class MixedPrecision(LearnerCallback):
         self.scaler = GradScaler(device, self.init_scale, enabled=self.precision == "fp16")
         if self.scale_state:
             self.scaler.load_state_dict(self.scale_state)
-        self.n_skipped = self.n_told = 0
+        self.n_skipped = self.n_reported = 0
 
     def on_batch_begin(self) -> None:
         self.autocast.enter_context(self.make_autocast())
@@ -67,32 +76,33 @@ class MixedPrecision(LearnerCallback):
         question = _Question(self.learn.opt.opt.param_groups)
         if skip_step or not self.scaler.is_enabled() or not question.has_gradients():
             return None
-        self.scaler.unscale_(question)  # type: ignore[arg-type]
-        self.scaler.step(question)  # type: ignore[arg-type]
+        self.scaler.unscale_(question)
+        self.scaler.step(question)
         self.scaler.update()
         self.n_skipped += not question.finite
         return None if question.finite else {"skip_step": True}
 
     def on_epoch_end(self, epoch: int, pbar: Any) -> None:
-        if self.n_skipped > self.n_told:
-            pbar.write([f"fp16: {self.n_skipped - self.n_told} steps of epoch {epoch} were skipped, their gradients "
-                        f"overflowed; the loss scale is now {self.scaler.get_scale():g}"])
-            self.n_told = self.n_skipped
+        if self.n_skipped > self.n_reported:
+            new = self.n_skipped - self.n_reported
+            pbar.write([f"fp16: {new} steps of epoch {epoch} were skipped, their gradients overflowed; the loss "
+                        f"scale is now {self.scaler.get_scale():g}"])
+            self.n_reported = self.n_skipped
 
     def on_train_end(self) -> None:
         self.autocast.close()
-        if "scaler" in vars(self):
+        if self.scaler is not None:
             self.scale_state = self.scaler.state_dict()
-            del self.scaler, self.make_autocast
+        self.scaler = None
 
     def state_dict(self) -> dict[str, Any]:
         """With the scale as it is now."""
-        now = self.scaler.state_dict() if "scaler" in vars(self) else self.scale_state
+        now = self.scale_state if self.scaler is None else self.scaler.state_dict()
         return {**super().state_dict(), "scale_state": now}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        if "scaler" in vars(self) and self.scale_state:
+        if self.scaler is not None and self.scale_state:
             self.scaler.load_state_dict(self.scale_state)
 
 

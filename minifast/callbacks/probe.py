@@ -1,22 +1,27 @@
 """Whether numbers are finite, and where they stop being so."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..callback import Callback
+from ..callback import Callback, CallbackHandler
+from ..loop import train_batch
 from ..order import Order
+from ..state import State
+from ..torch_private import uncompiled
 from ..utils import tensors_in
 
 __all__: list[str] = []  # it works for `FiniteGuard` only
 
 
 def is_finite(loss: Tensor) -> Callable[[], bool]:
-    """Whether it is finite, asked now and told when the result is called; a GPU is not waited for before."""
+    """Begins to find out whether `loss` is finite; calling the result waits for it. Until then no one waits for a GPU.
+    """
     finite = loss.isfinite()
     if finite.device.type != "cuda":
         host = finite.cpu()
@@ -25,26 +30,49 @@ def is_finite(loss: Tensor) -> Callable[[], bool]:
     arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
     arrived.record()
 
-    def answer() -> bool:
+    def result() -> bool:
         arrived.synchronize()
         return bool(host.numpy())
-    return answer
+    return result
+
+
+def not_finite(model: nn.Module) -> set[str]:
+    """The names of the trained parameters that hold NaN or infinity; it reads from the device once.
+
+    A parameter that is not trained may hold infinity: a fixed mask does.
+    """
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad and p.numel()}
+    if not trained:
+        return set()
+    devices = {p.device for p in trained.values()}
+    finite = [torch.isfinite(p).all() for p in trained.values()]
+    read = torch.stack(finite if len(devices) == 1 else [f.cpu() for f in finite]).cpu().numpy()
+    return {name for name, ok in zip(trained, read, strict=True) if not ok}
 
 
 class Probe(Callback):
-    """Finds what is first not finite in training: an input, a layer's output, a loss, a gradient, or a parameter."""
+    """Finds what is first not finite in training: an input, a layer's output, a loss, a gradient, or a parameter.
+
+    learn: the learner that is trained meanwhile.
+    known: names of parameters that were not finite before the run.
+
+    `found` says what it was, in words; it is empty until something is.
+    """
 
     _order = Order.PROBE
 
-    def __init__(self, learn: Any) -> None:
-        self.learn, self.found, self.where = learn, "", ""
+    def __init__(self, learn: Any, known: Collection[str] = ()) -> None:
+        self.learn, self.known = learn, known
+        self.found = ""
+        self.where = ""
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Inside, every layer's output and the gradient there are looked at."""
+        """Inside, every layer's output and the gradient there are looked at; of what is scripted, the whole's only."""
         def hook(name: str) -> Any:
             return lambda module, args, output: self._layer(f"{name or 'the model'} ({type(module).__name__})", output)
-        handles = [m.register_forward_hook(hook(name)) for name, m in self.learn.model.named_modules()]
+        handles = [m.register_forward_hook(hook(name)) for name, m in self.learn.model.named_modules()
+                   if not isinstance(m, torch.jit.ScriptModule)]    # which take no hooks
         try:
             yield
         finally:
@@ -62,6 +90,8 @@ class Probe(Callback):
         if not self.found and t.is_floating_point() and not bool(t.isfinite().all()):
             kind = "NaN" if bool(t.isnan().any()) else "infinite"
             self.found = f"{self.where}: {what} was the first to be {kind}"
+            if self.known:
+                self.found += f" (not finite before the run already: {', '.join(sorted(self.known))})"
 
     def on_batch_begin(self, last_input: Any, last_target: Any, epoch: int, num_batch: int) -> None:
         opt = self.learn.opt
@@ -70,6 +100,10 @@ class Probe(Callback):
         for what, x in (("the input", last_input), ("the target", last_target)):
             for t in tensors_in(x):
                 self._see(what, t)
+
+    def on_loss_begin(self, last_output: Any) -> None:
+        for t in tensors_in(last_output):
+            self._see("the output of the model", t)
 
     def on_backward_begin(self, last_loss: Tensor, last_weight: Any) -> None:
         if last_weight is None or bool(last_weight):    # where nothing counts, no number is right
@@ -82,4 +116,26 @@ class Probe(Callback):
 
     def on_step_end(self) -> None:
         for name, p in self.learn.model.named_parameters():
-            self._see(f"parameter {name}, after the optimizer's step,", p)
+            if p.requires_grad and name not in self.known:
+                self._see(f"parameter {name}, after the optimizer's step,", p)
+
+
+def first_not_finite(learn: Any, callbacks: Sequence[Callback], begin: State, last: int, known: Collection[str]) -> str:
+    """Train again from the state `begin` to iteration `last`, without validation, and say what is first not finite.
+
+    callbacks: those that shape the training. known: parameters that were not finite before the run. The result is empty
+    if all stays finite.
+    """
+    state, probe = dataclasses.replace(begin), Probe(learn, known)
+    handler = CallbackHandler([*callbacks, probe], state=state)
+    with probe.watching(), uncompiled(learn.model):
+        while not probe.found and state.iteration <= last:
+            if state.num_batch == 0:
+                learn.model.train()
+                handler.fire("epoch_begin")
+            for batch in learn.data.train_dl.batches(start=state.num_batch):
+                train_batch(learn, handler, batch)
+                if probe.found or state.stop_epoch or state.iteration > last:
+                    break
+            state.epoch, state.num_batch = state.epoch + 1, 0
+    return probe.found

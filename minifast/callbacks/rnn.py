@@ -20,6 +20,12 @@ class RNNTrainer(LearnerCallback):
     recorded) gains `alpha` · mean(dropped²) (AR) and `beta` · mean((raw[:, 1:] - raw[:, :-1])²) (TAR), both of the last
     layer. ValueError if `alpha` or `beta` is given and the model returns only an output. A model with a method `reset`
     has it called before each pass. Source: Merity et al., arXiv 1708.01009.
+
+    learn: the learner of the run.
+    alpha, beta: the weights of AR and TAR, at least 0 (default 0: none).
+
+    >>> learn = fake_learner(callback_fns=RNNTrainer)
+    >>> learn.fit(1)
     """
 
     def __init__(self, learn: Any, alpha: float = 0.0, beta: float = 0.0) -> None:
@@ -27,6 +33,7 @@ class RNNTrainer(LearnerCallback):
         for name, value in (("alpha", alpha), ("beta", beta)):
             positive_float(name, value, or_zero=True)
         self.alpha, self.beta, self.training = alpha, beta, True
+        self.hidden: tuple[Tensor, ...] | None = None   # of this batch, from its output to its loss
 
     def on_train_begin(self) -> None:
         self.training = True
@@ -47,13 +54,14 @@ class RNNTrainer(LearnerCallback):
                                  f"returned {type(last_output).__name__}")
             return None
         output, *hidden = last_output
-        self._hidden = tuple(h if isinstance(h, Tensor) else h[-1] for h in hidden) if train else None
+        self.hidden = tuple(h if isinstance(h, Tensor) else h[-1] for h in hidden) if train else None
         return {"last_output": output}
 
     def on_backward_begin(self, last_loss: Tensor) -> Changes | None:
-        if (hidden := vars(self).pop("_hidden", None)) is None:
+        if self.hidden is None:
             return None
-        raw, dropped = hidden
+        raw, dropped = self.hidden
+        self.hidden = None
         if self.alpha:
             last_loss = last_loss + self.alpha * dropped.float().pow(2).mean()
         if self.beta and raw.shape[1] > 1:
@@ -61,7 +69,7 @@ class RNNTrainer(LearnerCallback):
         return {"last_loss": last_loss}
 
     def on_train_end(self) -> None:
-        vars(self).pop("_hidden", None)     # a batch that failed has left its graph here
+        self.hidden = None      # a batch that failed has left its graph here
 
     def _reset(self) -> None:
         if callable(reset := getattr(self.learn.model, "reset", None)):

@@ -20,7 +20,7 @@ class BalancedLoader(Loader):
     """Batches of `loader`'s samples, in new order each pass, with `per_class` samples of each class in a pass.
 
     A class with fewer has each of them equally often (the remainder drawn), one with more gives that many of them,
-    drawn anew each pass. `labels` (n,): the class of each sample. Like all loaders a function of seed and pass.
+    drawn again for each pass. `labels` (n,): the class of each sample. Like all loaders a function of seed and pass.
     """
 
     def __init__(self, loader: TensorLoader | ItemLoader, labels: Tensor, per_class: int) -> None:
@@ -48,8 +48,12 @@ class BalancedLoader(Loader):
 class _Balancing(LearnerCallback):
     """Puts a `BalancedLoader` in the training data's place for a run, and the original back when it ends.
 
-    Answers `n_updates`, the run's new length. `labels`: the classes of the training samples, (n,); default those of the
-    data. ValueError if they are not known, TypeError if the batches come from elsewhere than `DataBunch.create`.
+    It returns `n_updates`, the run's new length.
+
+    learn: the learner of the run.
+    labels: the classes of the training samples, whole numbers, (n,) (default: those of the data).
+
+    ValueError if they are not known, TypeError if the batches come from elsewhere than `DataBunch.create`.
     """
 
     _order = Order.TRAINING_DATA
@@ -58,6 +62,7 @@ class _Balancing(LearnerCallback):
     def __init__(self, learn: Any, labels: Any = None) -> None:
         super().__init__(learn)
         self.labels = None if labels is None else torch.as_tensor(labels)
+        self.original: DeviceDataLoader | None = None   # the training data, while another one is in its place
 
     def on_train_begin(self, n_epochs: int) -> Changes | None:
         data, who = self.learn.data, type(self).__name__
@@ -74,23 +79,40 @@ class _Balancing(LearnerCallback):
         balanced.replaced = dl  # type: ignore[attr-defined]
         if not len(balanced):
             raise ValueError(f"{who} leaves {balanced.dl.n} samples, which do not fill one batch of {dl.batch_size}")
-        self._original, data.train_dl = dl, balanced
+        self.original = dl
+        data.train_dl = balanced
         return {"n_updates": n_epochs * len(balanced)} if n_epochs else None    # a validation has no steps
 
     def on_train_end(self) -> None:
-        if (dl := vars(self).pop("_original", None)) is not None:
-            dl.load_state_dict(self.learn.data.train_dl.state_dict())   # the next run goes on with the next pass
-            self.learn.data.train_dl = dl
+        if self.original is not None:
+            self.original.load_state_dict(self.learn.data.train_dl.state_dict())   # the next run has the next pass
+            self.learn.data.train_dl = self.original
+            self.original = None
 
 
 class OverSamplingCallback(_Balancing):
-    """Each pass has as many samples of each class as the largest class has, those of the others repeated."""
+    """Each pass has as many samples of each class as the largest class has, those of the others repeated.
+
+    learn, labels: the learner, and the classes of the training samples, (n,) (default: those of the data). ValueError
+    if the classes are not known, TypeError if the batches come from elsewhere than `DataBunch.create`.
+
+    >>> learn = fake_learner()
+    >>> learn.fit(1, callbacks=OverSamplingCallback(learn))
+    """
 
     per_class = max
 
 
 class UnderSamplingCallback(_Balancing):
-    """Each pass has as many samples of each class as the smallest class has, another part of the others each time."""
+    """Each pass has as many samples of each class as the smallest class has, another part of the others each time.
+
+    learn, labels: the learner, and the classes of the training samples, (n,) (default: those of the data). ValueError
+    if the classes are not known or one batch cannot be filled, TypeError if the batches come from elsewhere than
+    `DataBunch.create`.
+
+    >>> learn = fake_learner(train_length=100)
+    >>> learn.fit(1, callbacks=UnderSamplingCallback(learn))
+    """
 
     per_class = min
 

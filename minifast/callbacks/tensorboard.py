@@ -15,16 +15,24 @@ class TensorBoard(LearnerCallback):
     """Writes what the recorder holds for TensorBoard at the end of each epoch: the batches' smoothed losses, learning
     rates and momenta, and the epoch's row of the table, each against the number of batches done.
 
-    Each fit gets a folder of its own, `log_dir/001` and so on (`log_dir`: default `tensorboard` in the learner's path),
-    found as `folder`. A file that cannot be written ends the logging with one warning, not the run. ImportError without
-    the package, which `pip install 'minifast[tensorboard]'` brings.
+    Each fit gets a folder of its own, `log_dir/001` and so on, found as `folder`. A file that cannot be written, which
+    is tried before epoch 0, ends the logging with one warning, not the run.
+
+    learn: the learner whose fits are logged.
+    log_dir: the folder of all its fits (default: `tensorboard` in the learner's path).
+
+    ImportError without the package, which `pip install 'minifast[tensorboard]'` brings.
+
+    >>> TensorBoard(fake_learner(), "logs").log_dir.name
+    'logs'
     """
 
     role = "watching"
 
     def __init__(self, learn: Any, log_dir: str | Path | None = None) -> None:
         super().__init__(learn)
-        self.log_dir = Path(log_dir) if log_dir else learn.path / "tensorboard"
+        # absolute, once: a program may go to another folder
+        self.log_dir = (Path(log_dir) if log_dir else learn.path / "tensorboard").absolute()
         self.folder: Path | None = None
         self.done = 0
         self._writer: Any = None

@@ -1,18 +1,21 @@
-"""Watching a column of the table: stop early, keep the best weights, lower the learning rate."""
+"""Watching a column of the table: stop early, lower the learning rate."""
 from __future__ import annotations
 
 import operator
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..callback import LearnerCallback
-from ..checks import did_you_mean, file_name, number, positive_float, positive_int
+from ..checks import did_you_mean, number, positive_float, positive_int
 from ..state import Changes
 from .scheduler import ScheduleCallback
 
-__all__ = ["TrackerCallback", "EarlyStoppingCallback", "SaveModelCallback", "ReduceLROnPlateauCallback"]
+if TYPE_CHECKING:
+    from ..learner import Learner
+
+__all__ = ["TrackerCallback", "EarlyStoppingCallback", "ReduceLROnPlateauCallback"]
 
 # what a column's name tells about its direction; one with words of both lists, or of none, does not tell
 FALLS = ("loss", "error", "mse", "mae", "msle", "rmspe", "perplexity")
@@ -31,7 +34,7 @@ class TrackerCallback(LearnerCallback):
 
     role = "fit"
 
-    def __init__(self, learn: Any, monitor: str = "valid_loss", mode: str = "auto", min_delta: float = 0.0) -> None:
+    def __init__(self, learn: Learner, monitor: str = "valid_loss", mode: str = "auto", min_delta: float = 0.0) -> None:
         super().__init__(learn)
         if mode not in ("auto", "min", "max"):
             raise ValueError(f"mode must be 'auto', 'min' or 'max', not {mode!r}")
@@ -75,7 +78,7 @@ class EarlyStoppingCallback(TrackerCallback):
     annealing, where much of its gain is.
     """
 
-    def __init__(self, learn: Any, monitor: str = "valid_loss", mode: str = "auto", min_delta: float = 0.0,
+    def __init__(self, learn: Learner, monitor: str = "valid_loss", mode: str = "auto", min_delta: float = 0.0,
                  patience: int = 1) -> None:
         super().__init__(learn, monitor, mode, min_delta)
         self.patience = positive_int("patience", patience)
@@ -94,38 +97,6 @@ class EarlyStoppingCallback(TrackerCallback):
         return {"stop_training": True}
 
 
-class SaveModelCallback(TrackerCallback):
-    """Saves the weights as `name` whenever `monitor` improves, and loads the best ones when the run ends well.
-
-    They are at `learn.path / learn.model_dir / f"{name}.pth"`. Only what this run has saved is loaded, never an older
-    file of that name. After an error or Ctrl-C the weights stay as they are; `learn.load(name)` gets the best. With
-    `every="epoch"` each epoch is saved, as `f"{name}_{epoch}"`, and nothing is watched or loaded.
-    """
-
-    def __init__(self, learn: Any, monitor: str = "valid_loss", mode: str = "auto", every: str = "improvement",
-                 name: str = "bestmodel") -> None:
-        super().__init__(learn, monitor, mode)
-        if every not in ("improvement", "epoch"):
-            raise ValueError(f"every must be 'improvement' or 'epoch', not {every!r}")
-        self.every, self.name = every, file_name("a file", name)
-
-    def on_train_begin(self, **kwargs: Any) -> None:
-        if self.every == "improvement":
-            super().on_train_begin()
-
-    def on_epoch_end(self, epoch: int, **kwargs: Any) -> None:
-        if self.every == "improvement":
-            super().on_epoch_end(epoch)
-        if self.every == "epoch" or self.improved:
-            # without the optimizer, whose file would bring this epoch's lr and momentum back into later fits
-            self.learn.save(f"{self.name}_{epoch}" if self.every == "epoch" else self.name, with_opt=False)
-
-    def on_train_end(self, exception: BaseException | None, pbar: Any, **kwargs: Any) -> None:
-        if exception is None and self.every == "improvement" and self.best_epoch >= 0:
-            self.learn.load(self.name, with_opt=False)
-            pbar.write([f"loaded {self.name}: epoch {self.best_epoch}, {self.monitor} {self.best:.6f}"])
-
-
 class ReduceLROnPlateauCallback(TrackerCallback):
     """Multiplies the learning rates by `factor` after `patience` epochs in a row without an improvement; waits anew.
 
@@ -133,7 +104,7 @@ class ReduceLROnPlateauCallback(TrackerCallback):
     on_epoch_end; a schedule of lr in the same run overrules it.
     """
 
-    def __init__(self, learn: Any, monitor: str = "valid_loss", mode: str = "auto", patience: int = 1,
+    def __init__(self, learn: Learner, monitor: str = "valid_loss", mode: str = "auto", patience: int = 1,
                  factor: float = 0.2, min_delta: float = 0.0, min_lr: float = 0.0) -> None:
         super().__init__(learn, monitor, mode, min_delta)
         if not 0 < number("factor", factor) < 1:

@@ -8,7 +8,7 @@ from torch.optim.swa_utils import update_bn
 
 from minifast.callback import Callback
 from minifast.callbacks import EMA, SWA
-from minifast.callbacks.tracker import SaveModelCallback
+from minifast.callbacks.save_model import SaveModelCallback
 from minifast.fakes import fake_learner
 
 

@@ -123,3 +123,89 @@ def test_it_sits_out_the_finder_and_leaves_no_other_files(tmp_path):
     learn.fit(1)
     assert [p.name for p in tmp_path.iterdir()] == ["history.csv"]
     assert learn.csv_logger.read_logged_file().shape == (1, 5)
+
+
+@pytest.mark.parametrize("name", ["first\nsecond", "carriage\rreturn", "both\r\n", "semi;colon", " spaced ", "größe"])
+def test_it_reads_what_it_wrote_and_appends_to_it(tmp_path, name):
+    def metric(output, target):
+        return output.mean()
+
+    metric.__name__ = name
+    learn = fake_learner(path=tmp_path, metrics=[metric])
+    learn.fit(1, callbacks=[CSVLogger(learn)])
+    learn.fit(2, callbacks=[log := CSVLogger(learn, append=True)])
+    file = log.read_logged_file()
+    assert list(file)[3] == name and file["epoch"].tolist() == [0, 0, 1]
+    assert file[name].tolist()[1:] == [m[0] for m in learn.recorder.metrics]
+
+
+@pytest.mark.parametrize("edit", [
+    lambda raw: raw.rstrip(b"\n"), lambda raw: raw.replace(b"\n", b"\r\n"), lambda raw: raw + b"\n\n",
+    lambda raw: b"\xef\xbb\xbf" + raw, lambda raw: raw + b"1,0.5", lambda raw: raw + b"\r\n"],
+    ids=["no newline", "windows", "empty lines", "mark", "killed in a row", "windows' last line"])
+def test_rows_are_never_glued_to_what_an_editor_or_a_kill_has_left(tmp_path, edit):
+    learn = learner(tmp_path)
+    learn.fit(1, callbacks=[log := CSVLogger(learn)])
+    first = log.read_logged_file()["train_loss"].tolist()
+    log.path.write_bytes(edit(log.path.read_bytes()))
+    learn.fit(2, callbacks=[CSVLogger(learn, append=True)])
+    file = log.read_logged_file()
+    assert file["epoch"].tolist() == [0, 0, 1] and file["train_loss"].tolist() == first + learn.recorder.train_losses
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"epoch,\x00\n"])
+def test_a_file_that_is_no_table_is_refused_before_epoch_0(tmp_path, content):
+    learn = learner(tmp_path)
+    (tmp_path / "history.csv").write_bytes(content)
+    with pytest.raises(ValueError, match="history.csv .*choose another filename"):
+        learn.fit(1, callbacks=[CSVLogger(learn, append=True)])
+    assert (tmp_path / "history.csv").read_bytes() == content and not len(learn.recorder.lrs)
+
+
+def test_its_time_grows_linearly(tmp_path, monkeypatch):
+    """Counted in the lines that it makes, over 5,000 epochs."""
+    from minifast.callbacks import csv_logger
+
+    lines, own = [0], csv_logger._line
+    monkeypatch.setattr(csv_logger, "_line", lambda cells: (lines.__setitem__(0, lines[0] + 1), own(cells))[1])
+    learn = learner(tmp_path)
+    log, r = CSVLogger(learn), learn.recorder
+    r.names = ["epoch", "train_loss", "valid_loss", "accuracy", "time"]
+    log.on_train_begin()
+    for epoch in range(5000):
+        r.train_losses.append(epoch / 3)
+        r.val_losses.append(None)
+        r.metrics.append([0.5])
+        r.times.append(1.0)
+        log.on_epoch_end()
+    assert lines[0] <= 5010
+    assert log.read_logged_file()["train_loss"].tolist() == r.train_losses
+
+
+@pytest.mark.parametrize("change", ["removed", "longer", "shorter"])
+def test_a_file_that_changes_in_the_run_is_written_again(tmp_path, change):
+    class Changes(Callback):
+        def on_epoch_begin(self, epoch):
+            if epoch == 2 and change == "removed":
+                log.path.unlink()
+            elif epoch == 2:
+                content = log.path.read_text()
+                log.path.write_text(content + "more" if change == "longer" else content[:-3])
+
+    learn = learner(tmp_path)
+    learn.fit(4, callbacks=[log := CSVLogger(learn), Changes()])
+    assert log.read_logged_file()["epoch"].tolist() == [0, 1, 2, 3]
+
+
+def test_a_program_that_goes_to_another_folder_keeps_its_file(tmp_path, monkeypatch):
+    class Goes(Callback):
+        def on_epoch_begin(self, epoch):
+            if epoch == 1:
+                monkeypatch.chdir(tmp_path / "elsewhere")
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    learn = fake_learner(path=".")
+    learn.fit(3, callbacks=[log := CSVLogger(learn), Goes()])
+    assert log.read_logged_file()["epoch"].tolist() == [0, 1, 2] and log.path == tmp_path / "history.csv"
+    assert list((tmp_path / "elsewhere").iterdir()) == []

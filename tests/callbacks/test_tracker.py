@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from minifast.callback import Callback, LearnerCallback
-from minifast.callbacks.tracker import (
+from minifast.callbacks import (
     EarlyStoppingCallback,
     ReduceLROnPlateauCallback,
     SaveModelCallback,
@@ -154,7 +154,7 @@ def test_the_best_epoch_is_saved_and_loaded(tmp_path, capsys):
     assert all(map(torch.equal, weights(learn), keep.weights[1]))
     assert not torch.equal(keep.weights[1][0], keep.weights[2][0])
     assert capsys.readouterr().out.endswith("loaded bestmodel: epoch 1, score 5.000000\n")
-    assert set(torch.load(tmp_path / "models" / "bestmodel.pth", weights_only=True)) == {"model"}
+    assert "opt" not in torch.load(tmp_path / "models" / "bestmodel.pth", weights_only=True)
 
 
 def test_an_older_run_s_file_is_never_loaded(tmp_path):
@@ -188,6 +188,59 @@ def test_every_epoch_is_saved(tmp_path):
     assert all(map(torch.equal, weights(learn), keep.weights[1]))
     learn.load("e_0")
     assert all(map(torch.equal, weights(learn), keep.weights[0]))
+
+
+@pytest.mark.parametrize("every", ["improvement", "epoch"])
+def test_a_folder_that_cannot_be_written_is_named_before_epoch_0(tmp_path, every):
+    (tmp_path / "models").write_text("a file")
+    learn, count = fake_learner(path=tmp_path), Epochs()
+    with pytest.raises(OSError, match="nothing can be written to the folder .*models"):
+        learn.fit(2, callbacks=[SaveModelCallback(learn, every=every), count])
+    assert count.n == 0
+
+
+def test_a_full_disk_is_a_warning_and_an_older_best_is_not_taken_for_the_best(tmp_path, monkeypatch):
+    learn = fake_learner(metrics=[Says(1, 5, 3)], path=tmp_path)
+    keep, save, n = Keeps(learn), learn.save, []
+
+    def full(*args, **kwargs):
+        n.append(1)
+        if len(n) > 1:
+            raise OSError(28, "No space left on device")
+        return save(*args, **kwargs)
+    monkeypatch.setattr(learn, "save", full)
+    with pytest.warns(UserWarning) as caught:
+        learn.fit(3, 0.1, callbacks=[SaveModelCallback(learn, "score"), keep])
+    assert [str(w.message).split(" (")[0] for w in caught] == [
+        f"the weights of epoch 1 could not be saved as {tmp_path / 'models' / 'bestmodel'}.pth",
+        "the best epoch, 1, is not loaded"]
+    assert all(map(torch.equal, weights(learn), keep.weights[2])) and learn.stopped is None
+
+
+def test_a_best_file_that_is_gone_at_the_end_is_a_warning(tmp_path):
+    class Removes(Callback):
+        def on_epoch_end(self, epoch):
+            if epoch == 2:
+                (tmp_path / "models" / "bestmodel.pth").unlink()
+
+    learn = fake_learner(metrics=[Says(1, 5, 3)], path=tmp_path)
+    with pytest.warns(UserWarning, match="the best epoch, 1, is not loaded .*there is no file"):
+        learn.fit(3, 0.1, callbacks=[SaveModelCallback(learn, "score"), Removes()])
+
+
+def test_a_program_that_goes_to_another_folder_finds_its_best_weights(tmp_path, monkeypatch):
+    class Goes(Callback):
+        def on_epoch_begin(self, epoch):
+            if epoch == 1:
+                monkeypatch.chdir(tmp_path / "elsewhere")
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    learn = fake_learner(metrics=[Says(1, 5, 3)], path=".")
+    keep = Keeps(learn)
+    learn.fit(3, 0.1, callbacks=[SaveModelCallback(learn, "score"), keep, Goes()])
+    assert all(map(torch.equal, weights(learn), keep.weights[1]))
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_momentum_and_lr_of_the_best_epoch_do_not_come_back(tmp_path):

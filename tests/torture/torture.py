@@ -1,8 +1,9 @@
 """Kills training runs at random points and has them go on: `python torture.py --kills 200 --seed 0`.
 
-Each run is killed once or twice (at an event of the loop, at a file call in the middle of a save, or at any moment),
-then continued; weights, optimizer, records, table, history and random generators must be byte for byte those of the
-run that nobody killed. One process loads torch and forks, so that a run costs milliseconds.
+Each run is killed once or twice (at an event of the loop, at a file call in the middle of a save, at any moment, or by
+SIGTERM, as a scheduler does it), then continued; weights, optimizer, records, table, history and random generators must
+be byte for byte those of the run that nobody killed. One process loads torch and forks, so that a run costs
+milliseconds.
 """
 from __future__ import annotations
 
@@ -25,6 +26,8 @@ from typing import Any
 
 import runs
 
+from minifast.callbacks import Preempted
+
 __all__ = ["main"]
 
 
@@ -35,6 +38,8 @@ def child(work: Callable[[], Any]) -> int:
         try:
             work()
             os._exit(0)
+        except Preempted as e:
+            os._exit(e.code)
         except BaseException:
             traceback.print_exc()
             os._exit(1)
@@ -71,9 +76,10 @@ def start(config: str, folder: Path, every: int, event: int = 0, file_call: int 
 
 
 def finished(pid: int) -> bool:
-    """Wait for the child; whether it came to its end. Other ends than that and the kill are errors."""
-    status = os.waitpid(pid, 0)[1]
-    if status not in (0, signal.SIGKILL):
+    """Wait for the child; whether it came to its end. Other ends than that, a kill and SIGTERM (before the fit, or in
+    it) are errors."""
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status not in (0, -signal.SIGKILL, -signal.SIGTERM, 143):
         raise RuntimeError(f"a run ended with status {status}")
     return status == 0
 
@@ -89,18 +95,18 @@ def one(config: str, rng: random.Random, expected: dict[str, str], seconds: floa
     """Kill and continue one run; the number of kills that struck, and what was not as expected."""
     folder, every, kills = Path(tempfile.mkdtemp()), rng.choice([1, 1, 2, 5]), 0
     for _ in range(rng.choice([1, 1, 2])):
-        how = rng.choice(["event", "file", "moment"])
+        how = rng.choice(["event", "file", "moment", "SIGTERM"])
         pid = start(config, folder, every, event=rng.randint(1, 110) if how == "event" else 0,
                     file_call=rng.randint(1, 40) if how == "file" else 0)
-        if how == "moment":
+        if how in ("moment", "SIGTERM"):
             time.sleep(rng.uniform(0.0, seconds))
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL if how == "moment" else signal.SIGTERM)
         kills += not finished(pid)
     if not finished(start(config, folder, every)):
         return kills, ["it did not go on"]
     found = outcome(folder)
     wrong = [key for key in expected if found[key] != expected[key]]
-    wrong += [f"left behind: {p.name}" for p in (folder / "models").glob(".*") if p.suffix != ".lock" and not kills]
+    wrong += [f"left behind: {p.name}" for p in (folder / "models").glob(".*") if p.suffix != ".lock"]
     if not wrong:
         shutil.rmtree(folder)
     return kills, [f"{w} ({folder})" for w in wrong]
