@@ -71,7 +71,8 @@ class ClassificationInterpretation:
     def confusion_matrix(self) -> Any:
         """(c, c) counts as a numpy array: rows are the actual classes, columns the predicted ones."""
         predicted, actual = self.pred_class, self.y_true
-        if not isinstance(actual, Tensor) or task_of(self.learn.loss_func) == "labels" and predicted.ndim > 1:
+        several = task_of(self.learn.loss_func) == "labels" and self.preds.ndim > 1 and self.preds.shape[1] > 1
+        if several or not isinstance(actual, Tensor):
             raise ValueError("a confusion matrix is for one class a sample, and here each has several labels or "
                              "targets: look at learn.get_preds()")
         if actual.is_floating_point() and actual.shape == self.preds.shape and actual.numel() > predicted.numel():
@@ -128,7 +129,7 @@ class ClassificationInterpretation:
         x, _ = _samples(self.learn, self.ds_type, rows.tolist())
         maps = _class_activation(self.learn, x, heatmap_thresh) if heatmap else None
         titles = [self._title(int(i), float(loss)) for i, loss in zip(rows, losses, strict=True)] if show_text else None
-        head = "Prediction / actual / loss" + " / probability of the actual" * self._has_classes
+        head = "Prediction / actual\nloss" + " / probability of the actual" * self._has_classes
         return plots.finished(plots.plot_pictures(_pictures(self.learn, x), titles, figsize, maps, alpha, cmap,
                                                   head if show_text else ""), None, return_fig)
 
@@ -141,11 +142,11 @@ class ClassificationInterpretation:
 
     def _title(self, i: int, loss: float) -> str:
         if not self._has_classes:
-            return f"{_text(self.preds[i])} / {_text(self.y_true[i])} / {loss:.2f}"
+            return f"{_text(self.preds[i])} / {_text(self.y_true[i])}\n{loss:.2f}"
         names, actual, predicted = self.classes, int(self.y_true[i]), int(self.pred_class[i])
         pred = self.preds[i].flatten()
         share = pred[actual] if len(pred) > 1 else pred[0] if actual else 1 - pred[0]
-        return f"{names[predicted]} / {names[actual]} / {loss:.2f} / {float(share):.2f}"
+        return f"{names[predicted]} / {names[actual]}\n{loss:.2f} / {float(share):.2f}"
 
 
 def show_results(learn: Any, ds_type: Any, rows: int, figsize: tuple[float, float] | None, return_fig: bool) -> Any:

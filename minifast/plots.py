@@ -184,7 +184,7 @@ def plot_pictures(pictures: Any, titles: Sequence[str] | None = None, figsize: t
     import matplotlib.pyplot as plt
     columns = min(columns or math.ceil(len(pictures) ** 0.5), len(pictures))
     rows = math.ceil(len(pictures) / columns)
-    figsize = figsize or (2.2 * columns, 2.4 * rows + 0.4 * bool(head))
+    figsize = figsize or (2.4 * columns, 2.7 * rows + 0.6 * bool(head))
     figure, axes = plt.subplots(rows, columns, figsize=figsize, layout="constrained", squeeze=False)
     for i, axis in enumerate(axes.flat):
         axis.axis("off")

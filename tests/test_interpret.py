@@ -93,6 +93,18 @@ def test_ignored_targets_are_left_out():
     assert interpreted(CrossEntropyFlat(), y, 2).confusion_matrix().sum() == 33
 
 
+def test_one_channel_of_labels_is_a_mask_of_two_classes():
+    x = torch.rand(6, 1, 4, 4) - 0.5
+    ds = TensorDataset(x, (x > 0).float())
+    learn = Learner(DataBunch.create(ds, ds, bs=4, device="cpu", loss_func=BCEWithLogitsFlat()), nn.Conv2d(1, 1, 1),
+                    silent=True)
+    with torch.no_grad():
+        learn.model.weight.fill_(1)
+        learn.model.bias.fill_(0)
+    on = int((x > 0).sum())
+    assert learn.interpret().confusion_matrix().tolist() == [[96 - on, 0], [0, on]]
+
+
 @pytest.mark.parametrize("loss, y, n_out, match", [
     (MSELossFlat(), X[:, :1], 1, r"the outputs, of shape \(40, 1\), are quantities \(the loss is MSELossFlat\)"),
     (BCEWithLogitsFlat(), torch.zeros(40, 3), 3, "several labels"),
@@ -129,7 +141,7 @@ def test_top_losses_are_drawn_with_their_pictures():
         assert np.allclose(axes[0].images[0].get_array(), picture.permute(1, 2, 0))
         name = found.classes[int(found.pred_class[rows[0]])]
         actual = int(found.y_true[rows[0]])
-        assert axes[0].get_title() == (f"{name} / {found.classes[actual]} / {losses[0]:.2f} / "
+        assert axes[0].get_title() == (f"{name} / {found.classes[actual]}\n{losses[0]:.2f} / "
                                        f"{found.preds[rows[0], actual]:.2f}")
     assert all(map(torch.equal, before, learn.model.parameters())) and learn.model[0].weight.grad is None
     assert not learn.model[0]._forward_hooks
