@@ -170,6 +170,10 @@ def test_the_mistakes_of_each_step_are_named(folder, table, tmp_path):
             (lambda: rows.split_none().label_from_re(r"\d"), "has no group"),
             (lambda: rows.split_none().label_from_func(lambda p: None), "18 of 18 pictures have no label: row 0 "),
             (lambda: rows.split_none().label_from_df("kind", classes=["a", "b"]), "the label 'c' is none of the class"),
+            (lambda: pictures.split_none().label_from_folder().transform([len]), "ds_tfms must be a pair"),
+            (lambda: pictures.split_none().label_from_folder().transform(size=0), "size must be a whole number or"),
+            (lambda: pictures.split_none().label_from_folder().transform(resize_method="cut"), "no resize method"),
+            (lambda: pictures.split_none().label_from_folder().transform(padding_mode="black"), "padding_mode must be"),
             (lambda: pictures.filter_by_rand(0), "p is a probability")):
         with pytest.raises(ValueError, match=said):
             call()

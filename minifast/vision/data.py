@@ -209,8 +209,7 @@ class ImageDataBunch(DataBunch):
         are none: what a model that was trained on this data relies on, in plain values."""
         norm = self.norm
         return {**super().prepares, "size": None if self.size is None else list(self.size),
-                "mean": None if norm is None else norm.mean.flatten().tolist(),
-                "std": None if norm is None else norm.std.flatten().tolist()}
+                "mean": None if norm is None else _short(norm.mean), "std": None if norm is None else _short(norm.std)}
 
     def prepare_item(self, item: Any) -> Tensor:
         """One picture as a batch (1, 3, H, W) for the model: a path or PIL image goes the way of the validation
@@ -293,3 +292,8 @@ class ImageDataBunch(DataBunch):
         if self.labels is not None:
             return self.labels.text(target)
         return str(target.tolist() if self.classes is None else self.classes[int(target)])
+
+
+def _short(x: Tensor) -> list[float]:
+    """Its numbers, each with no more digits than float32 has: 0.485, not 0.48500001430511475."""
+    return [float(str(value)) for value in x.flatten().cpu().numpy()]

@@ -12,10 +12,13 @@ import torch
 from ..checks import did_you_mean
 from ..utils import listify
 from .data import ImageDataBunch
+from .dataset import transform_lists
 from .folders import find_pictures, folder_classes
+from .image import as_size
 from .labels import CategoryList, EmptyLabelList, FloatList, Labels, first_group, labels_of, plain_labels
 from .loading import make
 from .masks import SegmentationLabelList
+from .plan import ResizeMethod, padding_name
 from .tables import label_columns
 
 __all__ = ["Pictures", "SplitPictures", "LabelledPictures", "Step", "table_of"]
@@ -175,16 +178,15 @@ class LabelledPictures(Step):
         """How pictures are prepared.
 
         tfms: (for training, for all other uses), such as `get_transforms()`; see `ImageDataBunch`.
-        size, resize_method, padding_mode: as for `ImageDataBunch`.
+        size, resize_method, padding_mode: as for `ImageDataBunch`; without `resize_method` pictures are cropped.
         tfm_y: v1's word for masks that are moved as their pictures are, which is always done here.
         """
         if tfm_y is False and isinstance(self.labels, SegmentationLabelList) and tfms is not None:
             raise ValueError("masks must be moved as their pictures are: leave out tfm_y=False")
-        self.options = {"ds_tfms": tfms, "size": size}
+        transform_lists(tfms)   # what is wrong with it is said here, not in a later step
+        self.options = {"ds_tfms": tfms, "size": as_size(size), "padding_mode": padding_name(padding_mode)}
         if resize_method is not None:
-            self.options["resize_method"] = resize_method
-        if padding_mode != "reflection":
-            self.options["padding_mode"] = padding_mode
+            self.options["resize_method"] = ResizeMethod(resize_method)
         return self
 
     def databunch(self, path: Path | str | None = None, bs: int = 64, val_bs: int | None = None, num_workers: int = 0,
