@@ -129,7 +129,7 @@ def untar_data(url: str, dest: Path | str | None = None, force_download: bool = 
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # beside the target, so that a rename is all that is left to do; hidden, so that nobody takes it for data
+        # beside the target, so that a rename is all that is left to do; hidden, so that it is not taken for data
         scratch = Path(tempfile.mkdtemp(dir=folder, prefix=f".{name}-"))
     except OSError as e:
         raise type(e)(f"data sets cannot be put into {folder} ({e.strerror or e}): set the environment variable "

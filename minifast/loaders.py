@@ -186,7 +186,7 @@ class ItemLoader(Loader):
 
 
 class _SeededItems(Dataset[Any]):
-    """A dataset's items, asked for by (index, seed)."""
+    """A dataset's items, fetched by (index, seed)."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset

@@ -31,7 +31,7 @@ class ImageDataset(Dataset[Any]):
     images: all pictures decoded, uint8 (n, 1 or 3, H, W), or a list of them, or None, and then each is decoded when it
         is needed.
     fit: what pictures come to when they are decoded: height and width; or fewer pixels, see `Augment.shrink`; None
-        leaves each as it is.
+        leaves each unchanged.
     tfms: functions that each picture goes through, as bytes (3, H, W); see `transformed`. Items that are tensors
         already are left unchanged.
 

@@ -48,7 +48,7 @@ def open_image(item: Any, size: int | Size | None = None) -> Tensor:
 
 
 def pixels(item: Any, fit: Fit = None) -> Tensor:
-    """A picture as a tensor (1 or 3, H, W), of uint8 where it comes from a file or PIL; a tensor as it is."""
+    """A picture as a tensor (1 or 3, H, W), of uint8 where it comes from a file or PIL; a tensor is unchanged."""
     if not isinstance(item, Tensor):
         array = _decoded(item, fit)
         return torch.from_numpy(np.array(array[None] if array.ndim == 2 else array.transpose(2, 0, 1)))

@@ -111,7 +111,7 @@ class SplitPictures(Step):
     def label_from_df(self, cols: int | str | list[int | str] = 1, label_delim: str | None = None,
                       classes: Sequence[Any] | None = None, label_cls: type[Labels] | None = None,
                       **options: Any) -> LabelledPictures:
-        """The labels stand in a column of the table.
+        """The labels are in a column of the table.
 
         cols: the column, by name or number; several: as many labels (floats: quantities) for each picture.
         The other arguments: as for `label_from_func`.
