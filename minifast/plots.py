@@ -178,7 +178,8 @@ def plot_pictures(pictures: Any, titles: Sequence[str] | None = None, figsize: t
                   columns: int | None = None) -> Figure:
     """Draw pictures (n, 1 or 3, h, w), in [0, 1], in a grid; returns the figure.
 
-    `titles` over each, `head` over all. `maps` (n, height, width) lie over them, with opacity `alpha`, colours `cmap`.
+    `titles` over each, `head` over all. `maps` (n, height, width) lie over them, with opacity `alpha`, colours `cmap`;
+    with "tab20" they are masks, and a class has the same colour in all.
     `columns`: default the root of n, rounded up.
     """
     import matplotlib.pyplot as plt
@@ -193,8 +194,9 @@ def plot_pictures(pictures: Any, titles: Sequence[str] | None = None, figsize: t
         h, w = pictures[i].shape[-2:]
         axis.imshow(np.asarray(pictures[i]).transpose(1, 2, 0).repeat(3 // len(pictures[i]), 2))
         if maps is not None:
-            axis.imshow(np.asarray(maps[i]), alpha=alpha, cmap=cmap, extent=(-0.5, w - 0.5, h - 0.5, -0.5),
-                        interpolation="bilinear" if cmap != "tab20" else "nearest")
+            style: Any = ({"interpolation": "nearest", "vmin": 0, "vmax": 19} if cmap == "tab20" else
+                          {"interpolation": "bilinear"})
+            axis.imshow(np.asarray(maps[i]), alpha=alpha, cmap=cmap, extent=(-0.5, w - 0.5, h - 0.5, -0.5), **style)
         if titles is not None:
             axis.set_title(titles[i], fontsize=9)
     figure.suptitle(head, fontsize=11)
