@@ -215,7 +215,8 @@ def keras(results: Results, found: Numbers) -> Figure:
         ax.set_xscale("log")
         ax.set_xlabel("constant learning rate (x: the loss became NaN or infinite)")
         ax.set_ylabel("test accuracy")
-        ax.set_title("Plain SGD after 2 epochs, 3 seeds", fontsize=9)
+        seeds = min(of["seeds"] for of in found["spoiled"].values())
+        ax.set_title(f"Plain SGD after 2 epochs, n={seeds}", fontsize=9)
         ax.legend(fontsize=8)
     if "versus" in found:
         rows = {f"batches of {int(bs):,}": of["constant"]["loss difference"] for bs, of in found["versus"].items()}

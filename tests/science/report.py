@@ -206,12 +206,12 @@ def keras_article(found: Numbers) -> list[Line]:
     if "spoiled" in found:
         def at(rates: list[float | None]) -> str:
             return ", ".join("never" if lr is None else f"{lr:g}" for lr in rates)
-        small, large = (found["spoiled"].get(bs, {}) for bs in ("32", "2048"))
-        lines.append((
-            "large batches bear larger rates; too large a rate gives NaN", "measured, not judged",
-            f"Lowest rate with a NaN or an infinite loss, by seed: batches of 32 {at(small['NaN from'])}; batches of "
-            f"2,048 {at(large['NaN from'])}. Lowest rate at which nothing is learnt (accuracy at most 0.11): "
-            f"{at(small['nothing learnt from'])}; {at(large['nothing learnt from'])}."))
+        measured = "; ".join(
+            f"batches of {int(bs):,} (n={of['seeds']}): NaN or infinite from {at(of['NaN from'])}, "
+            f"nothing learnt (accuracy at most 0.11) from {at(of['nothing learnt from'])}"
+            for bs, of in found["spoiled"].items())
+        lines.append(("large batches bear larger rates; too large a rate gives NaN", "measured, not judged",
+                      f"The lowest such rates of the grid, by seed: {measured}."))
     for bs, of in found.get("versus", {}).items():
         lines.append((
             f"1cycle is better than a constant rate (plain SGD, batches of {int(bs):,})",
