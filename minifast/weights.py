@@ -64,8 +64,8 @@ def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
                      "file")
     others = {key: value for key, value in then.items() if key != "classes" and value != now.get(key)}
     if others:
-        then_text, now_text = (", ".join(f"{key} {values.get(key)}" for key in others) for values in (then, now))
-        found.append(f"pictures prepared in another way ({then_text}) than this data's ({now_text}), so its predictions are "
+        before, after = (", ".join(f"{key} {values.get(key)}" for key in others) for values in (then, now))
+        found.append(f"pictures prepared in another way ({before}) than this data's ({after}), so its predictions are "
                      "others. data.normalize((mean, std)) and size= prepare them alike")
     return found
 
