@@ -62,7 +62,8 @@ class Learner:
 
     `data`: a `DataBunch`. `model`: any module whose outputs the loss function accepts; it moves to the data's device.
     `opt_func`: makes a torch optimizer from parameter groups; default `AdamW`, Adam with betas (0.9, 0.99).
-    `loss_func`: default the data's own. `metrics`: functions of (output, target), or callbacks; none by default.
+    `loss_func`: default the data's own. `metrics`: functions of (output, target), objects with a state, a dict that
+    names them, or callbacks (see `columns.py`); none by default.
     `wd`: weight decay, 1e-2; `true_wd`: it is decoupled from the gradient; `bn_wd`: it also applies to normalisation
     layers and biases. `train_bn`: normalisation layers of frozen groups go on training. `path`: the folder of files,
     default the data's; `model_dir`: the folder in it for saved models. `callbacks`: instances, in every run;

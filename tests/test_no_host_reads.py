@@ -1,8 +1,14 @@
 """What a fit reads from the device: as much for a long epoch as for a short one."""
-from host_reads import HostReads
+from functools import partial
 
+from host_reads import HostReads
+from torch import nn, tensor
+
+from minifast.callbacks import GradientAccumulation
 from minifast.fakes import fake_learner
-from minifast.metrics import accuracy, rmse
+from minifast.losses import CrossEntropyFlat
+from minifast.metrics import accuracy, error_rate, rmse, top_k_accuracy
+from minifast.scores import FBeta, Perplexity
 
 
 def reads(fit, batches, **kwargs):
@@ -36,3 +42,16 @@ def test_metrics_over_the_whole_set_read_once_too():
 
     def score(output, target): return rmse(output[:, 0], target.float())
     assert reads(fit, 10, metrics=[score]) == reads(fit, 100, metrics=[score])
+
+
+def test_weights_of_losses_and_metrics_with_a_state_are_not_read_in_a_batch():
+    class OnDevice(CrossEntropyFlat):
+        def denominator(self, output, target):
+            return (target != -100).sum()
+
+    def fit(learn): learn.fit(2, 1e-3, callbacks=[GradientAccumulation(learn, 3)])
+
+    for loss_func in (CrossEntropyFlat(weight=tensor([1.0, 2.0, 3.0, 4.0])), OnDevice(), nn.CrossEntropyLoss()):
+        metrics = [FBeta("macro"), Perplexity(), {"k": partial(top_k_accuracy, k=2)}, error_rate]
+        few, many = (reads(fit, n, metrics=metrics, loss_func=loss_func) for n in (10, 100))
+        assert few == many < 40
