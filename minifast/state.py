@@ -82,10 +82,8 @@ class State:
     last_target: Any = None             # targets (a tensor, or a list of the loss function's arguments)
     last_output: Any = None             # what the model returned
     last_loss: Tensor | None = None     # scalar; with its graph in on_backward_begin, detached in on_batch_end
-    last_weight: Any = None             # over how much last_loss is a mean, see `losses.batch_weight`: the samples, or
-                                        # the loss's own number (a tensor, if a GPU has it); None: last_loss is a sum
-    smooth_loss: Tensor | None = None   # mean of the training losses so far, weights falling by 0.98 a batch; a batch
-                                        # of weight 0 leaves it unchanged
+    last_weight: Any = None             # over how much last_loss is a mean (see losses.py); None: it is a sum
+    smooth_loss: Tensor | None = None   # mean of the training losses so far, weights falling by 0.98 a batch
 
     # the epoch's figures, in on_epoch_end: [valid_loss, metric, ...], None where nothing was computed
     last_metrics: list[Any] = field(default_factory=list)
