@@ -45,6 +45,7 @@ from .layer_groups import (
     weight_decay,
 )
 from .layers import is_lazy
+from .one_cycle_forms import OF_FORM
 from .optimizer import DEFAULT_WD, OptimWrapper
 from .progress import OneBar, Progress, say
 from .recorder import Recorder
@@ -135,8 +136,8 @@ class Learner:
         self._run(epochs, self.taking_part(callbacks))
 
     @one_run_at_a_time
-    def fit_one_cycle(self, cyc_len: int, max_lr: Any = DEFAULT_LR, moms: tuple[float, float] | None = (0.95, 0.85),
-                      div_factor: float = 25.0, pct_start: float = 0.3, final_div: float | None = None,
+    def fit_one_cycle(self, cyc_len: int, max_lr: Any = DEFAULT_LR, moms: tuple[float, float] | None = OF_FORM,
+                      div_factor: float = OF_FORM, pct_start: float = OF_FORM, final_div: float | None = None,
                       wd: float | None = None, callbacks: Any = None, tot_epochs: int | None = None,
                       start_epoch: int | None = None, form: Any = "linear_cosine",
                       checkpoint: str | Path | None = None) -> None:

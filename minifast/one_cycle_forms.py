@@ -4,9 +4,13 @@ A form is a function of the number of updates `n`, `lr_max` (a number, or an arr
 `moms` (at the ends, at the peak), `div_factor`, `pct_start` and `final_div`. A cycle starts at `lr_max / div_factor`,
 and its lowest learning rate is `lr_max / final_div`, where None stands for the form's own. What a form takes beyond
 these is given with `partial`: `OneCycleScheduler(learn, 0.1, form=partial(three_phase, pct_last=0.1))`.
+
+Where none is given, each form has the values of its source, which its signature shows: most have moms (0.95, 0.85),
+div_factor 25 and pct_start 0.3; `keras` has div_factor 10 and leaves momentum unchanged.
 """
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,13 +21,26 @@ from .checks import did_you_mean
 from .schedules import Plan
 from .stepper import Annealing, Phases, Stepper, annealing_cos, annealing_linear, annealing_no
 
-__all__ = ["Form", "OTHER_FORMS", "fastai", "find_form", "keras", "pytorch", "smith", "three_phase"]
+__all__ = ["DEFAULTS", "Form", "OF_FORM", "OTHER_FORMS", "arguments", "draw", "fastai", "find_form", "keras", "pytorch",
+           "smith", "three_phase"]
 
 Form = Callable[..., Plan]
 Moms = tuple[float, float]
+DEFAULTS: dict[str, Any] = {"moms": (0.95, 0.85), "div_factor": 25.0, "pct_start": 0.3, "final_div": None}
 
 
-def fastai(n: int, lr_max: Any, moms: Moms, div_factor: float, pct_start: float, final_div: float | None) -> Plan:
+class _OfForm:
+    """In the place of an argument that was not given: the form's own value."""
+
+    def __repr__(self) -> str:
+        return "the form's own"
+
+
+OF_FORM: Any = _OfForm()
+
+
+def fastai(n: int, lr_max: Any, moms: Moms = (0.95, 0.85), div_factor: float = 25.0, pct_start: float = 0.3,
+           final_div: float | None = None) -> Plan:
     """Both phases as half a cosine, lr down to `lr_max / final_div`, by default `lr_max / (div_factor * 1e4)`.
 
     Source: fastai 1.0.61 as released (its documentation describes another form, which is minifast's default).
@@ -33,7 +50,8 @@ def fastai(n: int, lr_max: Any, moms: Moms, div_factor: float, pct_start: float,
             "mom": _through([moms[0], moms[1], moms[0]], [up, n - up], annealing_cos)}
 
 
-def three_phase(n: int, lr_max: Any, moms: Moms, div_factor: float, pct_start: float, final_div: float | None,
+def three_phase(n: int, lr_max: Any, moms: Moms = (0.95, 0.85), div_factor: float = 25.0, pct_start: float = 0.3,
+                final_div: float | None = None,
                 pct_last: float | None = None) -> Plan:
     """In straight lines up, down to the start, and on to `lr_max / final_div`, by default a hundredth of the start.
 
@@ -51,19 +69,21 @@ def three_phase(n: int, lr_max: Any, moms: Moms, div_factor: float, pct_start: f
     return _three_lines([up, down, n - up - down], lr_max, moms, div_factor, final_div or div_factor * 100)
 
 
-def keras(n: int, lr_max: Any, moms: Moms, div_factor: float, pct_start: float, final_div: float | None) -> Plan:
+def keras(n: int, lr_max: Any, moms: Moms | None = None, div_factor: float = 10.0, pct_start: float | None = None,
+          final_div: float | None = None) -> Plan:
     """As `three_phase`, but the last phase is a tenth of the run and ends, by default, at a thousandth of the start.
 
-    `pct_start` plays no part: up and down take half each of what the last phase leaves.
+    `pct_start` plays no part, and the scheduler refuses it: up and down take half each of what the last phase leaves.
+    By default it starts at `lr_max / 10` and leaves momentum unchanged.
 
-    Source: the Keras callback in A. Géron, "Hands-On Machine Learning" (2nd edition), chapter 11, which starts at
-    `div_factor=10` and leaves momentum alone (`moms=None`).
+    Source: the Keras callback in A. Géron, "Hands-On Machine Learning" (2nd edition), chapter 11.
     """
     up = (n - (n // 10 + 1)) // 2
-    return _three_lines([up, up, n - 2 * up], lr_max, moms, div_factor, final_div or div_factor * 1000)
+    return _three_lines([up, up, n - 2 * up], lr_max, moms or (0.0, 0.0), div_factor, final_div or div_factor * 1000)
 
 
-def smith(n: int, lr_max: Any, moms: Moms, div_factor: float, pct_start: float, final_div: float | None) -> Plan:
+def smith(n: int, lr_max: Any, moms: Moms = (0.95, 0.85), div_factor: float = 25.0, pct_start: float = 0.3,
+          final_div: float | None = None) -> Plan:
     """What the runs of arXiv 1803.09820 did: up, then straight towards 0 in as many updates, but never below
     `lr_max / final_div`, by default a thousandth of the start, which is held. Momentum cycles on, at half the swing.
 
@@ -83,7 +103,8 @@ def smith(n: int, lr_max: Any, moms: Moms, div_factor: float, pct_start: float, 
                            for way in ((moms[0], moms[0] - swing), (moms[0] - swing, moms[0]))])}
 
 
-def pytorch(n: int, lr_max: Any, moms: Moms, div_factor: float, pct_start: float, final_div: float | None,
+def pytorch(n: int, lr_max: Any, moms: Moms = (0.95, 0.85), div_factor: float = 25.0, pct_start: float = 0.3,
+            final_div: float | None = None,
             anneal: Annealing = annealing_cos, phases: int = 2) -> Plan:
     """`torch.optim.lr_scheduler.OneCycleLR`; with `phases=3` its `three_phase=True`.
 
@@ -121,6 +142,33 @@ def find_form(form: str | Form, forms: Mapping[str, Form]) -> Form:
         raise ValueError(f"there is no form {form!r} of the 1cycle policy; there are {', '.join(forms)}."
                          + did_you_mean(form, forms))
     return forms[form]
+
+
+def arguments(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
+    """`moms`, `div_factor`, `pct_start` and `final_div` of a form: as given, else the form's own, else `DEFAULTS`.
+
+    `given`: by these names; what is `OF_FORM` is not given. ValueError for a `pct_start` that the form does not use.
+
+    >>> arguments(keras, {"moms": OF_FORM, "div_factor": 20.0})
+    {'moms': None, 'div_factor': 20.0, 'pct_start': None, 'final_div': None}
+    """
+    own = [p.default for p in list(inspect.signature(form).parameters.values())[2:6]]
+    own += [inspect.Parameter.empty] * (4 - len(own))
+    of_form = {name: default if d is inspect.Parameter.empty else d
+               for (name, default), d in zip(DEFAULTS.items(), own, strict=True)}
+    found = {name: value for name, value in given.items() if value is not OF_FORM}
+    if "pct_start" in found and of_form["pct_start"] is None:
+        raise ValueError(f"pct_start={found['pct_start']} has no effect: this form has rising and falling parts of its "
+                         "own length, so leave it out")
+    return {**of_form, **found}
+
+
+def draw(form: Form, n: int, lr_max: Any, values: Mapping[str, Any]) -> Plan:
+    """The form's curves, with what `arguments` gave, by whatever names the form has for them."""
+    names = list(inspect.signature(form).parameters)[2:6]
+    if len(names) < 4:
+        return form(n, lr_max, *values.values())
+    return form(n, lr_max, **dict(zip(names, values.values(), strict=True)))
 
 
 def _through(points: Sequence[Any], lengths: Sequence[float], func: Annealing) -> Phases:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import check_momenta, number, positive_float
-from ..one_cycle_forms import OTHER_FORMS, Form, find_form
+from ..one_cycle_forms import OF_FORM, OTHER_FORMS, Form, arguments, draw, find_form
 from ..schedules import Plan
 from ..stepper import Phases, Stepper, annealing_cos, annealing_linear
 from .scheduler import ScheduleCallback
@@ -14,8 +14,8 @@ from .scheduler import ScheduleCallback
 __all__ = ["ONE_CYCLE_FORMS", "OneCycleScheduler", "linear_cosine"]
 
 
-def linear_cosine(n: int, lr_max: Any, moms: tuple[float, float], div_factor: float, pct_start: float,
-                  final_div: float | None) -> Plan:
+def linear_cosine(n: int, lr_max: Any, moms: tuple[float, float] = (0.95, 0.85), div_factor: float = 25.0,
+                  pct_start: float = 0.3, final_div: float | None = None) -> Plan:
     """The default form: over the first `pct_start` of the `n` updates lr goes from `lr_max / div_factor` to `lr_max`
     and momentum from `moms[0]` to `moms[1]`, both in a straight line; then lr goes to 0 (or `lr_max / final_div`) and
     momentum back to `moms[0]`, both as half a cosine. Update `int(n * pct_start)` runs at exactly `lr_max`.
@@ -45,6 +45,7 @@ class OneCycleScheduler(ScheduleCallback):
     `lr_max`: the rate at the peak, a number, or a slice or list for the layer groups. `moms`: momentum at the ends and
     at the peak; None leaves it unchanged. `div_factor`: the cycle begins at `lr_max / div_factor`. `pct_start`: the
     rising part, above 0 and below 1. `final_div`: it ends at `lr_max / final_div`; None is the form's own end.
+    Where none of these is given, the form's own value counts: for the default (0.95, 0.85), 25 and 0.3.
     `tot_epochs`, `start_epoch`: see `ScheduleCallback`. `form`: a name in `ONE_CYCLE_FORMS`, or a function with the
     arguments of `linear_cosine`, the default. TypeError or ValueError for values that cannot be.
 
@@ -54,22 +55,25 @@ class OneCycleScheduler(ScheduleCallback):
     (0.1, 0.85)
     """
 
-    def __init__(self, learn: Any, lr_max: Any, moms: tuple[float, float] | None = (0.95, 0.85),
-                 div_factor: float = 25.0, pct_start: float = 0.3, final_div: float | None = None,
+    def __init__(self, learn: Any, lr_max: Any, moms: tuple[float, float] | None = OF_FORM,
+                 div_factor: float = OF_FORM, pct_start: float = OF_FORM, final_div: float | None = None,
                  tot_epochs: int | None = None, start_epoch: int | None = None,
                  form: str | Form = "linear_cosine") -> None:
         super().__init__(learn, tot_epochs, start_epoch)
-        if not 0 < number("pct_start", pct_start) < 1:
+        self.form, self.drawing = form, find_form(form, ONE_CYCLE_FORMS)
+        values = arguments(self.drawing, {"moms": moms, "div_factor": div_factor, "pct_start": pct_start})
+        if pct_start is not OF_FORM and not 0 < number("pct_start", pct_start) < 1:
             raise ValueError(f"pct_start is the rising part of the cycle, above 0 and below 1, not {pct_start}")
-        if moms is not None:
+        if (moms := values["moms"]) is not None:
             check_momenta(moms, "(at the ends, at the peak)")
         self.lr_max = np.array(lrs) if isinstance(lrs := learn.lr_range(lr_max), list) else lrs
-        self.moms, self.div_factor, self.pct_start = moms, positive_float("div_factor", div_factor), pct_start
+        self.moms, self.div_factor = moms, positive_float("div_factor", values["div_factor"])
+        self.pct_start = values["pct_start"]
         self.final_div = None if final_div is None else positive_float("final_div", final_div)
-        self.form, self.draw = form, find_form(form, ONE_CYCLE_FORMS)
 
     def plan(self, n_updates: int, n_epochs: int) -> Plan:
         """The cycle over `n_updates` optimizer steps."""
-        moms = self.moms or (0.0, 0.0)
-        plan = self.draw(n_updates, self.lr_max, moms, self.div_factor, self.pct_start, self.final_div)
+        plan = draw(self.drawing, n_updates, self.lr_max, {
+            "moms": self.moms or (0.0, 0.0), "div_factor": self.div_factor, "pct_start": self.pct_start,
+            "final_div": self.final_div})
         return plan if self.moms else {"lr": plan["lr"]}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from ..checks import check_callable, did_you_mean
+from ..checks import check_callable, did_you_mean, short
 from ..optimizer import OptimWrapper
 from ..schedules import Plan
 from ..state import Changes
@@ -28,7 +28,8 @@ class TorchScheduler(ScheduleCallback):
     rates that the fit was given. `step_every`: "epoch" or "batch" (an optimizer step). `ReduceLROnPlateau` is told
     `monitor` ("valid_loss" or a metric's name) after each epoch; it cannot be previewed.
 
-    ValueError or TypeError if something given cannot work.
+    ValueError or TypeError if something given cannot work, before the first batch: also for a scheduler that ends
+    before the run does.
     """
 
     def __init__(self, learn: Any, scheduler_func: Callable[[torch.optim.Optimizer], Any], step_every: str = "epoch",
@@ -41,30 +42,43 @@ class TorchScheduler(ScheduleCallback):
         self.monitored: list[float] = []    # what the scheduler was told: with it a resumed run catches up
 
     def plan(self, n_updates: int, n_epochs: int) -> Plan:
-        """A new scheduler, stepped on as the run asks for its values."""
+        """The values of a new scheduler for each of its steps; those of `ReduceLROnPlateau` as the run goes."""
         self.per_epoch = n_updates // n_epochs
         scheduler, opt = self._hosted()
-        self.watching, done = isinstance(scheduler, ReduceLROnPlateau), 0
+        self.watching = isinstance(scheduler, ReduceLROnPlateau)
+        names = ["lr", "mom"] if _cycles_momentum(scheduler) else ["lr"]
+        n_steps = n_updates if self.step_every == "batch" else n_epochs
+        # gone through ahead, so that one which cannot last is found before the run
+        table = {name: [_values(opt, name)] for name in names}
+        for step in range(1, 1 if self.watching else n_steps):
+            try:
+                scheduler.step()
+            except Exception as e:
+                unit = "optimizer steps" if self.step_every == "batch" else "epochs"
+                raise ValueError(f"{type(scheduler).__name__} fails after {step} of the run's {n_steps} {unit} ({e}): "
+                                 "give it the length of the run") from e
+            for name in names:
+                table[name].append(_values(opt, name))
+        done = 0
 
         def value(name: str, i: int) -> Any:
             nonlocal scheduler, opt, done
-            steps = len(self.monitored) if self.watching else i if self.step_every == "batch" else i // self.per_epoch
-            if steps < done:  # torch's schedulers only go forward
+            if not self.watching:
+                return table[name][i if self.step_every == "batch" else i // self.per_epoch]
+            if len(self.monitored) < done:  # torch's schedulers only go forward
                 (scheduler, opt), done = self._hosted(), 0
-            while done < steps:
-                scheduler.step(*self.monitored[done:done + 1] if self.watching else ())
+            while done < len(self.monitored):
+                scheduler.step(self.monitored[done])
                 done += 1
-            values = opt.values(name)
-            return values if len(values) > 1 else values[0]
+            return _values(opt, name)
 
-        names = ["lr", "mom"] if _cycles_momentum(scheduler) else ["lr"]
         return {name: partial(value, name) for name in names}
 
     def _hosted(self) -> tuple[Any, OptimWrapper]:
         stand_in = _StandIn(self.learn.opt)
         scheduler = self.scheduler_func(stand_in)
         if not isinstance(scheduler, LRScheduler):
-            raise TypeError(f"scheduler_func must return a torch scheduler, not {scheduler!r}")
+            raise TypeError(f"scheduler_func must return a torch scheduler, not {short(scheduler)}")
         stand_in.step()  # torch warns of a scheduler that goes ahead of its optimizer
         return scheduler, OptimWrapper(stand_in)
 
@@ -107,6 +121,11 @@ class _StandIn(torch.optim.Optimizer):
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Nothing."""
+
+
+def _values(opt: OptimWrapper, name: str) -> Any:
+    values = opt.values(name)
+    return values if len(values) > 1 else values[0]
 
 
 def _cycles_momentum(scheduler: Any) -> bool:
