@@ -13,7 +13,7 @@ from .checks import did_you_mean, few_of
 from .fused import AdamW as AdamW
 from .fused import FusedAdam as FusedAdam
 from .fused import KernelStep, family_of
-from .optimizer_state import check_sparse, check_state, check_value, fit_state, gives_decay
+from .optimizer_state import check_shapes, check_sparse, check_state, check_value, fit_state, gives_decay
 from .torch_private import NORM_LAYERS, multiply_all_, unguarded
 from .utils import listify
 
@@ -137,7 +137,7 @@ class OptimWrapper:
             check_sparse(self.opt)
             self._stepped = True
         if any(g.get("fused") for g in self.opt.param_groups):
-            self.align()    # torch's fused steps trust shapes
+            check_shapes(self.opt)
         if decouple:
             self._decay()
         self.opt.step()

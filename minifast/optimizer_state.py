@@ -11,7 +11,7 @@ from torch import Tensor, optim
 
 from .checks import number
 
-__all__ = ["check_sparse", "check_state", "check_value", "fit_state", "gives_decay", "kind_of"]
+__all__ = ["check_shapes", "check_sparse", "check_state", "check_value", "fit_state", "gives_decay", "kind_of"]
 
 Group = dict[str, Any]
 BELOW = {"lr": float("inf"), "mom": 1.0, "beta": 1.0, "wd": float("inf")}
@@ -149,7 +149,18 @@ def _check_one(what: str, p: Tensor, state: Any, names: Sequence[str], counts: b
     if counts:
         step = state.get("step")
         good = step.numel() == 1 if isinstance(step, Tensor) else isinstance(step, (int, float))
-        _need(good, f"{what} needs one number for step, not {kind_of(step) if isinstance(step, Tensor) else step!r}")
+        _need(good, f"{what} needs one number for step: {kind_of(step) if isinstance(step, Tensor) else repr(step)}")
+
+
+def check_shapes(opt: optim.Optimizer) -> None:
+    """RuntimeError if state of a `fused=True` group has not its parameter's shape: torch's own fused steps trust it."""
+    for g in opt.param_groups:
+        for p in g["params"] if g.get("fused") else []:
+            for name, t in opt.state.get(p, {}).items():
+                if name != "step" and t is not None and (not isinstance(t, Tensor) or t.shape != p.shape):
+                    raise RuntimeError(f"{name} in the state of {type(opt).__name__} is "
+                                       f"{kind_of(t) if isinstance(t, Tensor) else repr(t)}, and its parameter is "
+                                       f"{kind_of(p)}: the optimizer's state must be made again")
 
 
 def check_sparse(opt: optim.Optimizer) -> None:

@@ -366,3 +366,14 @@ def test_plot_schedule_draws_the_preview():
     plt.close("all")
     with pytest.raises(ValueError, match="n_epochs must be at least 1"):
         scheduler.preview(0)
+
+
+@pytest.mark.parametrize("every, epochs, says", [("batch", 2, "fails after 9 of the run's 20 optimizer steps"),
+                                                 ("epoch", 10, "fails after 9 of the run's 10 epochs")])
+def test_a_torch_scheduler_that_ends_before_the_run_is_refused_before_it(every, epochs, says):
+    learn = fake_learner(train_length=50)
+    before = [p.detach().clone() for p in learn.model.parameters()]
+    with pytest.raises(ValueError, match=f"OneCycleLR {says}.*give it the length"):
+        learn.fit(epochs, 0.1, callbacks=[TorchScheduler(
+            learn, partial(torch_lr.OneCycleLR, max_lr=0.1, total_steps=8), every)])
+    assert all(torch.equal(a, b) for a, b in zip(before, learn.model.parameters(), strict=True))

@@ -14,6 +14,7 @@ from ..callback import LearnerCallback
 from ..checks import positive_float, positive_int
 from ..data import DataBunch
 from ..loaders import Loader
+from ..progress import OneBar
 from ..snapshot import preserved
 from ..state import Changes
 from ..stepper import Stepper, annealing_exp, annealing_linear
@@ -24,9 +25,10 @@ __all__ = ["LRFinder", "range_tests"]
 
 
 class LRFinder(LearnerCallback):
-    """Trains at learning rates growing by equal factors from `start_lr` to exactly `end_lr` over `num_it` batches.
+    """Trains at learning rates growing by equal factors from `start_lr` to exactly `end_lr` over `num_it` optimizer
+    steps: batches, or where gradients are accumulated that many windows of them.
 
-    `linear`: growing by equal steps instead. `valid_every`: after so many batches each the validation loss is measured
+    `linear`: growing by equal steps instead. `valid_every`: after so many steps each the validation loss is measured
     and kept in place of the training loss (the two together are Smith's test). With `stop_div` it ends early once the
     smoothed loss has risen above its best by four times what it fell (or, if it has not fallen, four times the spread
     of the first ten losses); a loss that is not finite always ends it. Both rules are the same for a loss times or plus
@@ -51,28 +53,41 @@ class LRFinder(LearnerCallback):
             raise ValueError(f"valid_every={valid_every} needs validation data, and there is none")
         self.num_it, self.stop_div = positive_int("num_it", num_it), stop_div
         self.valid_every = None if valid_every is None else positive_int("valid_every", valid_every)
-        # the last of num_it batches is num_it - 1 steps from the first
+        # the last of num_it steps is num_it - 1 from the first
         self.schedule = Stepper((start_lr, end_lr), num_it - 1, annealing_linear if linear else annealing_exp)
 
-    def on_train_begin(self) -> Changes:
+    def on_train_begin(self, n_epochs: int, n_updates: int, pbar: Any) -> Changes:
         self.lrs: list[float] = []
+        self.window: list[Tensor] = []      # the losses since the last optimizer step
         self.losses: list[float] = []
         self.raw_losses: list[float] = []
         lrs = self.learn.opt.values("lr")
         self.ratios = [lr / lrs[-1] for lr in lrs]
-        return {"skip_validate": True}
+        per_epoch = n_updates // n_epochs   # steps, of which there are fewer than batches where gradients accumulate
+        n_epochs = -(-self.num_it // per_epoch)
+        if isinstance(pbar, OneBar):
+            pbar.n_batches = self.num_it * len(self.learn.data.train_dl) // per_epoch
+        return {"skip_validate": True, "n_epochs": n_epochs, "n_updates": n_epochs * per_epoch}
 
-    def on_batch_begin(self, iteration: int) -> None:
-        self.learn.opt.lr = [self.schedule(iteration) * r for r in self.ratios]
+    def on_batch_begin(self, update: int) -> None:
+        self.learn.opt.lr = [self.schedule(update) * r for r in self.ratios]
 
-    def on_batch_end(self, iteration: int, last_loss: Tensor, smooth_loss: Tensor | None,
+    def on_step_end(self, skip_step: bool) -> None:
+        self.stepped = not skip_step
+
+    def on_batch_end(self, update: int, last_loss: Tensor, smooth_loss: Tensor | None,
                      last_weight: Any) -> Changes | None:
-        done = iteration + 1 >= self.num_it
+        if last_weight is None or bool(last_weight):    # else nothing in it counts
+            self.window.append(last_loss)
+        if not self.stepped:
+            return None
+        done = update >= self.num_it
         if self.valid_every is None:
             # read on the host, one synchronisation a batch: whether to stop must be known now
-            if smooth_loss is not None and (last_weight is None or bool(last_weight)):  # else nothing in it counts
-                done |= self._keep(float(smooth_loss), float(last_loss))
-        elif (iteration + 1) % self.valid_every == 0:
+            if smooth_loss is not None and self.window:
+                done |= self._keep(float(smooth_loss), sum(map(float, self.window)) / len(self.window))
+            self.window = []
+        elif update % self.valid_every == 0:
             loss = self.learn.validate(metrics=[])[0]
             done |= self._keep(loss, loss)
         return {"stop_epoch": True, "stop_training": True} if done else None

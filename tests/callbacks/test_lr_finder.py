@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn, optim
 
 from minifast.callback import Callback, LearnerCallback
+from minifast.callbacks.gradients import GradientAccumulation
 from minifast.callbacks.lr_finder import LRFinder
 from minifast.callbacks.terminate import StopAfterNBatches
 from minifast.data import DataBunch
@@ -530,3 +531,24 @@ def test_why_the_last_fit_ended_is_still_known_after_it(tmp_path, way):
 
 def test_the_function_is_the_method():
     assert lr_find(fake_learner(), num_it=4).lrs.tolist() == fake_learner().lr_find(num_it=4).lrs.tolist()
+
+
+def test_accumulated_gradients_are_counted_in_steps():
+    batches, found = [], []
+    for n_step in (1, 3):
+        counted = []
+        learn = fake_learner(train_length=40, callback_fns=[
+            partial(GradientAccumulation, n_step=n_step), partial(CountBatches, counted=counted)])
+        found.append(learn.lr_find(num_it=10, stop_div=False))
+        batches.append(len(counted))
+    assert batches == [10, 27]      # of 8 batches in an epoch there are windows of 3, 3 and 2
+    assert found[0].lrs.tolist() == found[1].lrs.tolist() and found[1].lrs[-1] == 10
+
+
+class CountBatches(LearnerCallback):
+    def __init__(self, learn, counted):
+        super().__init__(learn)
+        self.counted = counted
+
+    def on_batch_end(self, iteration):
+        self.counted.append(iteration)

@@ -269,3 +269,31 @@ def test_fit_one_cycle_trains_by_it():
     lrs, moms = drawn(linear_cosine, 20, 0.1, (0.9, 0.8), 10.0, 0.4)
     assert (list(learn.recorder.lrs), list(learn.recorder.moms)) == (lrs, moms)
     assert learn.one_cycle_scheduler.pct_start == 0.4
+
+
+def test_the_keras_form_has_gerons_own_values_unless_others_are_given():
+    learn = fake_learner(train_length=500)
+    cycle = OneCycleScheduler(learn, 1.0, form="keras")
+    table = cycle.preview(1)
+    assert table["lr"][0] == 0.1 and table["lr"].max() == 1.0 and set(table["mom"]) == {0.9}
+    assert (cycle.moms, cycle.div_factor) == (None, 10.0)
+    given = OneCycleScheduler(learn, 1.0, (0.9, 0.8), 20.0, form="keras").preview(1)
+    assert given["lr"][0] == 0.05 and given["mom"].min() == 0.8
+    learn.fit_one_cycle(1, 1.0, form="keras")
+    assert learn.recorder.lrs[0] == 0.1 and set(learn.recorder.moms) == {0.9}
+    with pytest.raises(ValueError, match="pct_start=0.3 has no effect"):
+        learn.fit_one_cycle(1, 1.0, pct_start=0.3, form="keras")
+
+
+def test_a_form_of_ones_own_has_its_own_values_or_the_usual_ones():
+    seen = []
+
+    def own(n, top, momenta, div=5.0, up=0.5, last=None):
+        seen.append((momenta, div, up, last))
+        return {"lr": lambda i: top, "mom": lambda i: momenta[0]}
+
+    learn = fake_learner()
+    OneCycleScheduler(learn, 1.0, form=own).preview(1)
+    OneCycleScheduler(learn, 1.0, form=partial(own, div=7.0), pct_start=0.2).preview(1)
+    OneCycleScheduler(learn, 1.0, form=lambda *args: own(*args)).preview(1)
+    assert seen == [((0.95, 0.85), 5.0, 0.5, None), ((0.95, 0.85), 7.0, 0.2, None), ((0.95, 0.85), 25.0, 0.3, None)]
