@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import did_you_mean
+from .checks import check_momenta, did_you_mean, number, positive_float
 from .schedules import Plan
 from .stepper import Annealing, Phases, Stepper, annealing_cos, annealing_linear, annealing_no
 
@@ -26,7 +26,7 @@ __all__ = ["DEFAULTS", "Form", "OF_FORM", "OTHER_FORMS", "arguments", "draw", "f
 
 Form = Callable[..., Plan]
 Moms = tuple[float, float]
-DEFAULTS: dict[str, Any] = {"moms": (0.95, 0.85), "div_factor": 25.0, "pct_start": 0.3, "final_div": None}
+DEFAULTS = ((0.95, 0.85), 25.0, 0.3, None)     # moms, div_factor, pct_start, final_div
 
 
 class _OfForm:
@@ -144,31 +144,39 @@ def find_form(form: str | Form, forms: Mapping[str, Form]) -> Form:
     return forms[form]
 
 
-def arguments(form: Form, given: Mapping[str, Any]) -> dict[str, Any]:
-    """`moms`, `div_factor`, `pct_start` and `final_div` of a form: as given, else the form's own, else `DEFAULTS`.
+def arguments(form: Form, moms: Any = OF_FORM, div_factor: Any = OF_FORM, pct_start: Any = OF_FORM,
+              final_div: Any = None) -> tuple[Moms | None, float, float | None, float | None]:
+    """The arguments of a form: as given, else the form's own, else `DEFAULTS`; what is `OF_FORM` is not given.
 
-    `given`: by these names; what is `OF_FORM` is not given. ValueError for a `pct_start` that the form does not use.
+    TypeError or ValueError for values that cannot be, and for a `pct_start` that the form does not use.
 
-    >>> arguments(keras, {"moms": OF_FORM, "div_factor": 20.0})
-    {'moms': None, 'div_factor': 20.0, 'pct_start': None, 'final_div': None}
+    >>> arguments(keras, div_factor=20.0)
+    (None, 20.0, None, None)
     """
     own = [p.default for p in list(inspect.signature(form).parameters.values())[2:6]]
     own += [inspect.Parameter.empty] * (4 - len(own))
-    of_form = {name: default if d is inspect.Parameter.empty else d
-               for (name, default), d in zip(DEFAULTS.items(), own, strict=True)}
-    found = {name: value for name, value in given.items() if value is not OF_FORM}
-    if "pct_start" in found and of_form["pct_start"] is None:
-        raise ValueError(f"pct_start={found['pct_start']} has no effect: this form has rising and falling parts of its "
-                         "own length, so leave it out")
-    return {**of_form, **found}
+    usual = [default if d is inspect.Parameter.empty else d for d, default in zip(own, DEFAULTS, strict=True)]
+    if pct_start is not OF_FORM:
+        if usual[2] is None:
+            raise ValueError(f"pct_start={pct_start} has no effect: this form has rising and falling parts of its own "
+                             "length, so leave it out")
+        if not 0 < number("pct_start", pct_start) < 1:
+            raise ValueError(f"pct_start is the rising part of the cycle, above 0 and below 1, not {pct_start}")
+    found: list[Any] = [of_form if value is OF_FORM else value
+             for value, of_form in zip((moms, div_factor, pct_start), usual, strict=False)]
+    if found[0] is not None:
+        check_momenta(found[0], "(at the ends, at the peak)")
+    final_div = usual[3] if final_div is None else final_div
+    return (found[0], positive_float("div_factor", found[1]), found[2],
+            None if final_div is None else positive_float("final_div", final_div))
 
 
-def draw(form: Form, n: int, lr_max: Any, values: Mapping[str, Any]) -> Plan:
+def draw(form: Form, n: int, lr_max: Any, *values: Any) -> Plan:
     """The form's curves, with what `arguments` gave, by whatever names the form has for them."""
     names = list(inspect.signature(form).parameters)[2:6]
     if len(names) < 4:
-        return form(n, lr_max, *values.values())
-    return form(n, lr_max, **dict(zip(names, values.values(), strict=True)))
+        return form(n, lr_max, *values)
+    return form(n, lr_max, **dict(zip(names, values, strict=True)))
 
 
 def _through(points: Sequence[Any], lengths: Sequence[float], func: Annealing) -> Phases:

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import check_momenta, number, positive_float
 from ..one_cycle_forms import OF_FORM, OTHER_FORMS, Form, arguments, draw, find_form
 from ..schedules import Plan
 from ..stepper import Phases, Stepper, annealing_cos, annealing_linear
@@ -61,19 +60,12 @@ class OneCycleScheduler(ScheduleCallback):
                  form: str | Form = "linear_cosine") -> None:
         super().__init__(learn, tot_epochs, start_epoch)
         self.form, self.drawing = form, find_form(form, ONE_CYCLE_FORMS)
-        values = arguments(self.drawing, {"moms": moms, "div_factor": div_factor, "pct_start": pct_start})
-        if pct_start is not OF_FORM and not 0 < number("pct_start", pct_start) < 1:
-            raise ValueError(f"pct_start is the rising part of the cycle, above 0 and below 1, not {pct_start}")
-        if (moms := values["moms"]) is not None:
-            check_momenta(moms, "(at the ends, at the peak)")
+        values = arguments(self.drawing, moms, div_factor, pct_start, final_div)
+        self.moms, self.div_factor, self.pct_start, self.final_div = values
         self.lr_max = np.array(lrs) if isinstance(lrs := learn.lr_range(lr_max), list) else lrs
-        self.moms, self.div_factor = moms, positive_float("div_factor", values["div_factor"])
-        self.pct_start = values["pct_start"]
-        self.final_div = None if final_div is None else positive_float("final_div", final_div)
 
     def plan(self, n_updates: int, n_epochs: int) -> Plan:
         """The cycle over `n_updates` optimizer steps."""
-        plan = draw(self.drawing, n_updates, self.lr_max, {
-            "moms": self.moms or (0.0, 0.0), "div_factor": self.div_factor, "pct_start": self.pct_start,
-            "final_div": self.final_div})
+        moms = self.moms or (0.0, 0.0)
+        plan = draw(self.drawing, n_updates, self.lr_max, moms, self.div_factor, self.pct_start, self.final_div)
         return plan if self.moms else {"lr": plan["lr"]}
