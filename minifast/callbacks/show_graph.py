@@ -1,7 +1,6 @@
 """The losses of a run, drawn while it goes on."""
 from __future__ import annotations
 
-import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,7 @@ __all__ = ["ShowGraph"]
 class ShowGraph(LearnerCallback):
     """Draws training and validation losses under the table after each epoch, in a notebook; elsewhere nothing.
 
-    Where drawing takes more than a tenth of the time, it is done less often. If it fails, a warning says so, and the
-    run goes on without.
+    If it fails, a warning says so, and the run goes on without.
 
     learn: the learner whose fits are drawn.
 
@@ -29,15 +27,13 @@ class ShowGraph(LearnerCallback):
     def __init__(self, learn: Learner) -> None:
         super().__init__(learn)
         self.figure: Any = None
-        self.next_at = 0.0      # seconds, by the clock
         self.failed = False
 
     def on_train_begin(self) -> None:
-        self.next_at, self.failed = 0.0, False
+        self.failed = False
 
-    def on_epoch_end(self, pbar: Any, epoch: int, n_epochs: int) -> None:
-        began = time.monotonic()
-        if pbar.face != "notebook" or self.failed or began < self.next_at and epoch + 1 < n_epochs:
+    def on_epoch_end(self, pbar: Any) -> None:
+        if pbar.face != "notebook" or self.failed:
             return
         try:
             self._draw()
@@ -46,8 +42,6 @@ class ShowGraph(LearnerCallback):
             warnings.warn(f"the losses cannot be drawn ({type(e).__name__}: {e}); training goes on")
         else:
             pbar.graph(self.figure)
-        now = time.monotonic()
-        self.next_at = now + 10 * (now - began)
 
     def on_train_end(self) -> None:
         self.figure = None

@@ -93,6 +93,17 @@ def test_show_graph_draws_in_a_notebook_and_nothing_elsewhere():
     assert graph.figure is None
 
 
+def test_a_graph_that_cannot_be_drawn_is_one_warning(monkeypatch):
+    learn = fake_learner(callback_fns=[ShowGraph])
+    monkeypatch.setattr(type(learn.recorder), "plot_losses", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr("minifast.progress._in_notebook", lambda: True)
+    monkeypatch.setattr("minifast.progress._display", lambda *args, **kwargs: "handle")
+    learn.silent = False
+    with pytest.warns(UserWarning, match="the losses cannot be drawn .*training goes on") as caught:
+        learn.fit(3)
+    assert len(caught) == 1 and len(learn.recorder.train_losses) == 3
+
+
 class Recurrent(nn.Module):
     """Returns (output, raw, dropped) and counts its resets."""
 
