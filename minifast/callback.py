@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .checks import did_you_mean
-from .frames import in_a_batch
+from .frames import place_in_run
 from .signatures import Listeners, check_callback, listeners
 from .state import EVENTS, RETURNS, Changes, State
-from .utils import camel2snake, is_plain, shape_of
+from .utils import camel2snake, is_plain
 
 if TYPE_CHECKING:
     from .learner import Learner
@@ -196,9 +196,7 @@ class CallbackHandler:
         except BaseException as e:
             s = self.state
             s.exception = e
-            e.add_note(f"in epoch {s.epoch}, iteration {s.iteration}" + (
-                f"; input {shape_of(s.last_input)}, output {shape_of(s.last_output)}, target "
-                f"{shape_of(s.last_target)}" if in_a_batch(e) else ", between two batches"))
+            e.add_note(place_in_run(s, e))
             raise
         finally:
             self._end()

@@ -8,7 +8,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["frames_forgotten", "in_a_batch", "one_run_at_a_time"]
+from .utils import shape_of
+
+__all__ = ["frames_forgotten", "one_run_at_a_time", "place_in_run"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,7 +58,11 @@ def _forget_frames(error: BaseException | None, handled: BaseException | None) -
         error = error.__cause__ or error.__context__
 
 
-def in_a_batch(error: BaseException) -> bool:
-    """Whether an exception comes from a batch of the loop: between two, the state still holds the one before."""
+def place_in_run(state: Any, error: BaseException) -> str:
+    """Where in a run an exception comes from, with the batch at hand, if there is one: between two of them, the state
+    still holds the one before."""
     names = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
-    return bool(names & {"train_batch", "valid_batch"})
+    batch = "".join(f"{comma} {what} {shape_of(x)}" for comma, what, x in (
+        (";", "input", state.last_input), (",", "output", state.last_output), (",", "target", state.last_target)))
+    return (f"in epoch {state.epoch}, iteration {state.iteration}"
+            + (batch if names & {"train_batch", "valid_batch"} else ", between two batches"))
