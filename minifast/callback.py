@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .checks import did_you_mean
 from .frames import place_in_run
+from .kinds import is_code
 from .signatures import Listeners, check_callback, listeners
 from .state import EVENTS, RETURNS, Changes, State
-from .utils import camel2snake, is_plain
+from .utils import camel2snake
 
 if TYPE_CHECKING:
     from .learner import Learner
@@ -72,11 +73,12 @@ class Callback:
         """Called once when the run ends, however it ends: `exception` is what ended it, or None. Returns nothing."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs: by default every attribute made of plain values and tensors."""
-        return {k: v for k, v in vars(self).items() if is_plain(v)}
+        """What a resumed run needs: by default every attribute, except what a program brings itself, such as an open
+        file. A warning before the run names what cannot be kept, such as an iterator."""
+        return {k: v for k, v in vars(self).items() if not is_code(v)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Take back what `state_dict` returned: the same values, of the same types."""
         vars(self).update(state)
 
     def __repr__(self) -> str:

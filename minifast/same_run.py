@@ -4,19 +4,30 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.utils.data import ConcatDataset, Subset
 
 from .callback import Callback, role_of
+from .checks import did_you_mean
+from .data_objects import named_loaders
+from .kinds import FUNCTIONS, OBJECT, PLAIN, described, fields, kind_of
 from .snapshot import plain
 from .state import State
-from .utils import is_plain
 
-__all__ = ["check_same", "named", "settings", "shapes_training"]
+__all__ = ["LENGTH", "check_allowed", "differences", "named", "settings", "shapes_training",
+           "without_curves"]
+
+LENGTH = ("number of epochs", "optimizer steps")
+HOW_FAST = {"params", "layer_group", "foreach", "fused", "capturable", "differentiable", "initial_lr", "decays"}
+CURVE = "its curve of "
+ROWS = 16   # of a tensor, an array or a list that stand for all
 
 
 def named(handler: Any) -> dict[str, Callback]:
@@ -37,30 +48,195 @@ def shapes_training(cb: Callback) -> bool:
 
 
 def settings(learn: Any) -> dict[str, Any]:
-    """What a run must have in common with the one that it continues."""
+    """What a run must have in common with the one that it continues, by name, in plain values."""
     s: State = learn.handler.state
     found = {"number of epochs": s.n_epochs, "optimizer steps": s.n_updates,
              "batches in an epoch": len(learn.data.train_dl), "batch size": learn.data.batch_size,
-             "metrics": s.metrics_names, "optimizer": learn.opt.name, "lr": learn.opt.values("lr"),
-             "wd": learn.opt.values("wd")}
-    if items := getattr(learn.data.train_ds, "items", None):
-        names = "\n".join("/".join(Path(item).parts[-2:]) for item in items)
-        found["training pictures (a random part needs seed=)"] = hashlib.sha256(names.encode()).hexdigest()[:8]
+             "metrics": s.metrics_names, "optimizer": learn.opt.name, "true_wd": learn.opt.true_wd,
+             **_hyper_parameters(learn.opt.opt.param_groups), "loss function": described_with(learn.loss_func),
+             "model": model_lines(learn.model),
+             "frozen parameters": [n for n, p in learn.model.named_parameters() if not p.requires_grad]}
+    for name, dl in named_loaders(learn.data).items():
+        if name in ("training", "validation"):
+            found[f"{name} data"] = "there"
+            found[f"{name} samples"] = _length(dl.dataset)
+            found[f"{name} data's content (a random part needs seed=)"] = fingerprint(
+                dl.dl if dl.dataset is None else dl.dataset)
+            found[f"transforms of {name} batches"] = [described_with(tfm) for tfm in dl.tfms]
     for name, cb in named(learn.handler).items():
         if shapes_training(cb):
-            values = {p: vars(cb).get(p) for p in inspect.signature(type(cb)).parameters if p != "seed"}
-            values = {p: v.tolist() if isinstance(v, np.ndarray) else v for p, v in values.items()}
-            found[name] = {p: v for p, v in values.items() if is_plain(v) and not isinstance(v, torch.Tensor)}
+            found[name] = {**_arguments(cb, without=("learn", "seed")), **_curves(cb, s)}
     return plain(found)  # type: ignore[no-any-return]
 
 
-def check_same(path: Path, before: dict[str, Any], now: dict[str, Any], but: Sequence[str] = ()) -> None:
-    """ValueError, which names the file and what has changed, unless these settings are equal; those in `but` may
-    differ."""
-    wrong = [f"{key}: {before.get(key)} then, {now.get(key)} now" for key in {**before, **now}
-             if before.get(key) != now.get(key) and key not in but]
-    if wrong:
-        raise ValueError(
-            f"{path} is a run that was begun with other settings, so it cannot be continued exactly ("
-            + "; ".join(wrong) + "). Set them back, or choose another name to train anew. (More or fewer epochs: "
-            "ask for it with Checkpoint(learn, name, extend=True) among the callbacks.)")
+def _hyper_parameters(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(key for g in groups for key in g if key not in HOW_FAST)
+    found = {name: [_in_words(g.get(name)) for g in groups] for name in names}
+    return {**found, "bn_wd (which parameters decay)": [[len(g["params"]), g.get("decays")] for g in groups]}
+
+
+def _curves(cb: Any, s: State) -> dict[str, list[str]]:
+    """The values of a schedule's plan at five points: of a new plan, because some only go forward."""
+    if "n_planned" not in vars(cb) or not callable(getattr(cb, "plan", None)) or not s.n_epochs:
+        return {}
+    n = cb.n_planned
+    n_epochs = getattr(cb, "tot_epochs", None) or s.n_epochs
+    plan = cb.plan(s.n_updates * n_epochs // s.n_epochs, n_epochs)
+    return {f"{CURVE}{name}": [_in_words(schedule(i)) for i in sorted({0, n // 4, n // 2, 3 * n // 4, n - 1})]
+            for name, schedule in plan.items()}
+
+
+def model_lines(model: nn.Module) -> list[str]:
+    """A line for each module: its name, class and arguments, and the shapes of its own parameters."""
+    return [_module_line(name, m) for name, m in model.named_modules()]
+
+
+def _module_line(name: str, m: nn.Module) -> str:
+    own = [f"{n} {tuple(p.shape)}" for n, p in m.named_parameters(recurse=False)
+           if not nn.parameter.is_lazy(p) and not type(m).__module__.startswith("torch.nn")]
+    told = [] if type(m).__module__.startswith("torch.") else [
+        f"{key}={value}" for key, value in _arguments(m).items() if value not in ("", None)]
+    try:
+        extra = m.extra_repr()
+    except Exception:   # of somebody's own, and only for looking at
+        extra = ""
+    parts = [part for part in (extra, *told, *own) if part]
+    return f"{name or 'the model'}: {type(m).__name__}({', '.join(parts)})"
+
+
+def described_with(x: Any) -> str:
+    """A loss function, a transform or the like with its arguments, in a line without addresses."""
+    if isinstance(x, partial):
+        return f"{described_with(x.func)} with {_in_words([list(x.args), x.keywords])}"
+    if isinstance(x, FUNCTIONS) or isinstance(x, type) or not hasattr(x, "__dict__"):
+        return described(x)
+    return f"{type(x).__name__}({', '.join(f'{k}={v}' for k, v in _arguments(x).items())})"
+
+
+def _arguments(x: Any, without: Sequence[str] = ()) -> dict[str, Any]:
+    """The arguments of an object's class, where it has attributes of their names, in words."""
+    try:
+        names = [name for name in inspect.signature(type(x)).parameters if name not in without]
+    except (TypeError, ValueError):     # a class of C's
+        return {}
+    return {name: _in_words(getattr(x, name)) for name in names
+            if name in vars(x) or isinstance(x, nn.Module) and hasattr(x, name)}
+
+
+def _in_words(x: Any) -> Any:
+    """`x` in plain values, short: a number or a text itself, a large thing as a fingerprint."""
+    if isinstance(x, (np.generic, Tensor)) and getattr(x, "ndim", 1) == 0:
+        x = x.item()
+    if type(x) is float:
+        return float(f"{x:.9g}")    # the last digits may be another machine's
+    if type(x) in PLAIN:
+        return x if not isinstance(x, (str, bytes)) or len(x) < 100 else _hash(x)
+    if isinstance(x, (Tensor, np.ndarray)):
+        return [_in_words(v) for v in x.ravel().tolist()] if len(x) <= 8 and x.ndim == 1 else fingerprint(x)
+    if isinstance(x, (list, tuple)):
+        return [_in_words(v) for v in x] if len(x) <= 20 else _hash(repr([_in_words(v) for v in x]))
+    if isinstance(x, Mapping):
+        return {str(key): _in_words(v) for key, v in x.items()}
+    return f"{type(x).__name__} with {len(list(x.parameters()))} parameters" if isinstance(x, nn.Module) \
+        else described_with(x)
+
+
+def fingerprint(x: Any) -> str:
+    """Eight letters that are others for other data: of shapes and a fixed sample of the rows of tensors, arrays and
+    lists. No item of a data set is computed."""
+    return _hash("\n".join(_traits(x, 0)))
+
+
+def _traits(x: Any, depth: int) -> list[str]:
+    if isinstance(x, Tensor):
+        rows = x[_spread(len(x))] if x.ndim and x.numel() else x
+        data = rows.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy() if rows.numel() else b""
+        return [f"{x.dtype} {tuple(x.shape)}", _hash(bytes(data))]
+    if isinstance(x, np.ndarray):
+        rows = x[_spread(len(x))] if x.ndim and x.size else x
+        return [f"{x.dtype} {x.shape}", _hash(repr(rows.tolist()) if x.dtype.hasobject else rows.tobytes())]
+    if isinstance(x, Subset):
+        return [*_traits(np.asarray(x.indices), depth), *_all_rows(x.indices), *_traits(x.dataset, depth + 1)]
+    if isinstance(x, ConcatDataset):
+        return [trait for part in x.datasets for trait in _traits(part, depth + 1)]
+    if isinstance(x, (str, bytes, Path)):
+        return ["/".join(Path(x).parts[-2:]) if isinstance(x, Path) else str(x)]
+    if isinstance(x, (list, tuple)):
+        if all(isinstance(v, (str, Path, int)) for v in x):
+            return [f"{len(x)}", _hash("\n".join(trait for v in x for trait in _traits(v, depth)))]
+        return [f"{len(x)}", *(trait for i in _spread(len(x)) for trait in _traits(x[i], depth + 1))]
+    if type(x) in PLAIN:
+        return [repr(x)]
+    held = fields(x) if depth < 4 and kind_of(x) is OBJECT and not isinstance(x, nn.Module) else {}
+    data = {key: v for key, v in held.items() if isinstance(v, (Tensor, np.ndarray, list, tuple, Subset))
+            or hasattr(v, "__getitem__") and kind_of(v) is OBJECT}
+    return [type(x).__name__, *(trait for key, v in sorted(data.items()) for trait in [key, *_traits(v, depth + 1)])]
+
+
+def _all_rows(indices: Any) -> list[str]:
+    return [_hash(np.asarray(indices).tobytes())]
+
+
+def _spread(n: int) -> list[int]:
+    return sorted({i * (n - 1) // max(1, ROWS - 1) for i in range(ROWS)}) if n else []
+
+
+def _hash(x: str | bytes) -> str:
+    return hashlib.sha256(x if isinstance(x, bytes) else x.encode(errors="replace")).hexdigest()[:8]
+
+
+def _length(x: Any) -> int | None:
+    try:
+        return len(x)
+    except TypeError:
+        return None
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
+    """Which of these settings differ, by name, in words.
+
+    >>> differences({"lr": [0.1]}, {"lr": [0.2]})
+    {'lr': 'lr: [0.1] then, [0.2] now'}
+    """
+    return {key: f"{key}: {_how(before.get(key), now.get(key))}" for key in {**before, **now}
+            if before.get(key) != now.get(key)}
+
+
+def _how(then: Any, now: Any) -> str:
+    if isinstance(then, dict) and isinstance(now, dict):
+        keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+        return "; ".join(f"{key} {_short(then.get(key))} then, {_short(now.get(key))} now" for key in keys)
+    if isinstance(then, list) and isinstance(now, list) and any(isinstance(v, str) for v in (*then, *now)):
+        left, new = [v for v in then if v not in now], [v for v in now if v not in then]
+        return f"{_few(left)} then, {_few(new)} now" if left or new else "the same in another order"
+    if then is None or now is None:
+        return f"{_there(then)} then, {_there(now)} now"
+    return f"{_short(then)} then, {_short(now)} now"
+
+
+def _few(lines: list[Any]) -> str:
+    return ("; ".join(map(str, lines[:3])) + (f"; and {len(lines) - 3} more" if len(lines) > 3 else "")) or "none"
+
+
+def _there(x: Any) -> str:
+    return "not there" if x is None else "there" if isinstance(x, dict) else _short(x)
+
+
+def _short(x: Any) -> str:
+    text = str(x)
+    return text if len(text) <= 120 else f"{text[:110]}..."
+
+
+def without_curves(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings but for the curves of schedules, which are others in a run of another length."""
+    return {name: {k: v for k, v in held.items() if not k.startswith(CURVE)} if isinstance(held, dict) else held
+            for name, held in settings.items()}
+
+
+def check_allowed(allow: Sequence[str], before: dict[str, Any], now: dict[str, Any]) -> None:
+    """ValueError if a name in `allow` is not that of a setting."""
+    names = {**before, **now}
+    for name in allow:
+        if name not in names:
+            raise ValueError(f"a run has no setting {name!r} that could be allowed to change; there are "
+                             f"{', '.join(names)}.{did_you_mean(name, names)}")

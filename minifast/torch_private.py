@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
+from torch.utils.data import DataLoader
 
 __all__ = ["BATCH_NORMS", "NORM_LAYERS", "add_to_all_", "as_written", "can_step_fused", "compile_in_place",
-           "fused_kernel", "has_step_hooks", "is_compiled", "multiply_all_", "nll_total", "profiled", "schedulers_in",
-           "uncompile", "uncompiled", "unguarded"]
+           "exchange_workers", "fused_kernel", "has_step_hooks", "is_compiled", "multiply_all_", "nll_total",
+           "profiled", "schedulers_in", "uncompile", "uncompiled", "unguarded"]
 
 # ---- classes of layers. Without the private base classes the public ones are listed.
 
@@ -140,6 +141,17 @@ def nll_total(loss: Any) -> Tensor | None:
     does not, or in 16 bits, which cannot count so far."""
     total = getattr(getattr(loss, "grad_fn", None), "_saved_total_weight", None)
     return total if total is not None and total.dtype in (torch.float32, torch.float64) else None
+
+
+# ---- loaders with persistent workers. Without the name of where a loader has them, they stay where they are.
+
+def exchange_workers(loader: Any, workers: Any = None) -> Any:
+    """Take its running worker processes from a torch DataLoader that keeps them between passes, and give it others (or
+    none: its next pass starts some); returns those taken, None where there are none."""
+    before = vars(loader).get("_iterator") if isinstance(loader, DataLoader) else None
+    if before is not workers:
+        vars(loader)["_iterator"] = workers
+    return before
 
 
 # ---- schedulers made of schedulers

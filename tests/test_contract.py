@@ -1,7 +1,6 @@
 """What every callback of the package keeps, whatever it does: the classes are found by reflection."""
 from __future__ import annotations
 
-import copy
 import warnings
 
 import pytest
@@ -12,7 +11,10 @@ from host_reads import HostReads
 from minifast.callback import Callback, CallbackHandler
 from minifast.callbacks.checkpoint import Checkpoint
 from minifast.files import load_file, save_file
+from minifast.keeping import Kept
+from minifast.restoring import put_back
 from minifast.state import EVENTS
+from minifast.utils import map_tensors
 
 every = pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
 
@@ -89,6 +91,11 @@ def test_survives_a_neighbour_that_fails_in_any_event(cls, tmp_path):
     assert learn.recorder.train_losses
 
 
+def copied(cb):
+    """A callback's state in plain values and tensors, as a file has it."""
+    return map_tensors(Kept(cb.state_dict()).value, torch.clone)
+
+
 class Peek(Callback):
     """Takes another's state in the middle of a run, as a checkpoint does."""
 
@@ -99,7 +106,7 @@ class Peek(Callback):
 
     def on_batch_end(self, train, iteration):
         if train and iteration <= 5:
-            self.seen = copy.deepcopy(self.cb.state_dict())
+            self.seen = copied(self.cb)
 
 
 def same(a, b):
@@ -128,8 +135,8 @@ def test_state_goes_through_a_file_and_back(cls, tmp_path):
         back = None
 
         def on_train_begin(self):
-            other.load_state_dict(copy.deepcopy(state))
-            self.back = copy.deepcopy(other.state_dict())
+            other.load_state_dict({**other.state_dict(), **put_back(other.state_dict(), state)})
+            self.back = copied(other)
 
     load = Load()
     if cls.__name__ == "Checkpoint":
@@ -182,14 +189,14 @@ def test_has_no_lasting_effect_in_lr_find_and_inference(cls, tmp_path):
     for each in (learn, plain):
         each.fit(1, 0.01)
     learn.callbacks = [make(cls, learn)]
-    before, weights, state = furniture(learn), tensors(learn), copy.deepcopy(learn.callbacks[0].state_dict())
+    before, weights, state = furniture(learn), tensors(learn), copied(learn.callbacks[0])
     if cls.__name__ != "MixedPrecision":    # it is meant to change them
         assert learn.validate() == plain.validate()
         assert torch.equal(learn.get_preds()[0], plain.get_preds()[0])
     learn.lr_find(num_it=6)
     assert furniture(learn) == before
     assert all(map(torch.equal, weights, tensors(learn)))
-    assert same(learn.callbacks[0].state_dict(), state)
+    assert same(copied(learn.callbacks[0]), state)
 
 
 @every

@@ -115,4 +115,5 @@ def test_every_private_name_is_tried_out():
     last = {path.rpartition(".")[2] for _, path in NAMES}
     named = set(re.findall(r'"(_[a-zA-Z_]+|profile_hook_step)"', text))
     # read off a living object with a default, or marked on a function: their absence is the usual case
-    assert named - last <= {"__wrapped__", "_orig_mod", "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"}
+    assert named - last <= {"__wrapped__", "_orig_mod", "_iterator", "_optimizer_step_pre_hooks",
+                            "_optimizer_step_post_hooks"}

@@ -12,8 +12,7 @@ from torch import Tensor
 from ..callback import Callback, LearnerCallback
 from ..order import Order
 from ..same_run import shapes_training
-from ..snapshot import learner_state, load_learner_state
-from ..utils import map_tensors
+from ..snapshot import Moment
 from .probe import first_not_finite, is_finite, not_finite
 
 if TYPE_CHECKING:
@@ -117,8 +116,7 @@ class FiniteGuard(LearnerCallback):
             self.known = not_finite(learn.model)
         elif not_finite(learn.model) - self.known:
             return      # the last step has spoiled the weights, of which no loss says anything yet
-        self.good = {"learner": map_tensors(learner_state(learn), lambda t: t.detach().to("cpu", copy=True)),
-                     "callbacks": [(cb, map_tensors(cb.state_dict(), torch.clone)) for cb in self._taking_part()],
+        self.good = {"moment": Moment(learn, self._taking_part(), device="cpu", record=False),
                      "state": dataclasses.replace(state, last_input=None, last_target=None), "pass": self.pass_state}
         self.kept_at = time.monotonic()
         self.cost = self.kept_at - began
@@ -137,9 +135,7 @@ class FiniteGuard(LearnerCallback):
     def _put_back(self) -> None:
         good = self.good
         assert good is not None
-        load_learner_state(self.learn, good["learner"])
-        for cb, state in good["callbacks"]:
-            cb.load_state_dict(map_tensors(state, torch.clone))
+        good["moment"].put_back()
         if good["pass"] is not None:
             self.learn.data.train_dl.load_state_dict(good["pass"])
 

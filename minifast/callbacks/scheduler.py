@@ -72,8 +72,8 @@ class ScheduleCallback(LearnerCallback):
         self.before = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the plan's length, which a run that goes on with more epochs plans anew."""
-        return {k: v for k, v in super().state_dict().items() if k != "n_planned"}
+        """All but the plan, which a run that continues with more epochs makes again."""
+        return {k: v for k, v in super().state_dict().items() if k not in ("n_planned", "schedules")}
 
     def preview(self, n_epochs: int) -> dict[str, np.ndarray[Any, Any]]:
         """What a run of `n_epochs` epochs will set: for each hyper-parameter, lr and mom always among them, its values

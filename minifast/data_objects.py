@@ -1,0 +1,96 @@
+"""What may change in loaders and data sets while batches are taken: generators, counters, small arrays."""
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from .kinds import (
+    FUNCTIONS,
+    OBJECT,
+    PLAIN,
+    attributes,
+    behind,
+    fields,
+    has_state,
+    in_function,
+    is_code,
+    is_generator,
+    kind_of,
+)
+from .loaders import Loader
+
+__all__ = ["data_objects", "held_by", "named_loaders"]
+
+FEW = 1024          # items of a container that is state, not data
+SMALL = 4096        # elements of an array that is state, not data
+
+
+def named_loaders(data: Any) -> dict[str, Any]:
+    """The loaders that there are, by name."""
+    found = {name: getattr(data, f"{short}_dl") for short, name in (
+        ("train", "training"), ("valid", "validation"), ("test", "test"), ("fix", "fixed"))}
+    return {name: dl for name, dl in found.items() if dl is not None}
+
+
+def data_objects(dl: Any, name: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """What may change in a loader and its data set while batches are taken: (place, object, attributes) of each object
+    that is found there. Large arrays and long lists are data, and are left out; so are positions of loaders."""
+    inner = dl.dl
+    if isinstance(inner, Loader):
+        first = [getattr(inner, part, None) for part in ("dataset", "collate_fn")]
+    else:
+        first = [] if has_state(inner) else [inner]
+    places = [(f"{name} ({type(x).__name__})", x) for x in first]
+    seen: set[int] = set()
+    while places:
+        place, x = places.pop()
+        x = behind(x) or x
+        if id(x) in seen or len(seen) > FEW:
+            continue
+        seen.add(id(x))
+        if isinstance(x, (list, tuple)):
+            places += [(f"{place}[{i}]", v) for i, v in enumerate(x)] if len(x) <= FEW else []
+            continue
+        held = held_by(x)
+        if moving := {key: v for key, v in held.items() if _moves(v)}:
+            yield place, x, moving
+        places += [(f"{place}.{key}", v) for key, v in held.items() if key not in moving and _may_hold(v)]
+
+
+def held_by(x: Any) -> dict[str, Any]:
+    """The parts of a module, function or object, by name."""
+    if isinstance(x, nn.Module):
+        return {**attributes(x), **x._buffers, **x._modules}
+    if isinstance(x, functools.partial):
+        return {"func": x.func, **{str(i): v for i, v in enumerate(x.args)}, **x.keywords}
+    if isinstance(x, types.FunctionType):
+        return {**in_function(x), **vars(x)}
+    return fields(x) if kind_of(x) is OBJECT else {}
+
+
+def _moves(x: Any) -> bool:
+    """Whether it is state that may change, rather than data."""
+    if type(x) in PLAIN:
+        return True
+    if isinstance(x, (Tensor, np.ndarray)):
+        return (x.numel() if isinstance(x, Tensor) else x.size) <= SMALL
+    kind = kind_of(x)
+    if kind is None:
+        return isinstance(x, (Iterator, np.generic)) and not is_code(x)
+    if kind.name == "cell":
+        return True
+    if kind is OBJECT:
+        return False
+    if is_generator(x):
+        return True
+    values = x.values() if isinstance(x, Mapping) else x
+    return len(x) <= FEW and all(type(v) in PLAIN for v in values)
+
+
+def _may_hold(x: Any) -> bool:
+    return kind_of(x) is OBJECT or isinstance(x, (list, tuple, *FUNCTIONS)) or behind(x) is not None

@@ -1,0 +1,109 @@
+"""A run from a checkpoint's file: whether the file is one, whether the run is the same, and the learner as it was."""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .run_state import RunState
+from .same_run import LENGTH, check_allowed, differences, without_curves
+from .snapshot import Moment, words
+from .state import RETURNS
+from .utils import map_tensors
+
+__all__ = ["POSITION", "before_validation", "check_run", "name_lost", "refuse_another", "take_back"]
+
+POSITION = ("n_epochs", "n_updates", "epoch", "num_batch", "iteration", "update", "smooth_loss", "last_metrics",
+            "stop_training", "skip_validate")
+FORM = {"settings": dict, "position": dict, "learner": dict, "loaders": dict, "parts": dict, "changed": dict,
+        "process": str}
+
+
+def before_validation(run: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the run, but for the large tensors, which a validation leaves as they are."""
+    learner = run["learner"]
+    small = map_tensors({**run, "learner": {"rng": learner["rng"]}}, torch.clone)
+    return {**small, "learner": {**learner, **small["learner"]}}
+
+
+def name_lost(state: RunState) -> None:
+    """A warning that names what cannot be kept, and has not been named yet."""
+    if lost := state.lost[state.n_named:]:
+        state.n_named = len(state.lost)
+        warnings.warn(f"a checkpoint cannot keep this, so a run that is cut off does not go on exactly: {words(lost)}. "
+                      "Let state_dict and load_state_dict of the object or the callback give it in plain values")
+
+
+def check_run(run: dict[str, Any], path: Path) -> None:
+    """ValueError, which names the file and the field, if `run` is not made as a run is."""
+    for name, kind in FORM.items():
+        if not isinstance(run.get(name), kind):
+            raise ValueError(f"{path} is no checkpoint that can be continued: its field {name!r} is "
+                             f"{'missing' if name not in run else f'a {type(run[name]).__name__}'}. It was written by "
+                             "another version, or by hand: delete it or choose another name")
+    position = run["position"]
+    for name in POSITION:
+        try:
+            RETURNS["train_begin"][name](name, position[name])
+        except (KeyError, TypeError, ValueError) as e:
+            raise ValueError(f"{path} is damaged: its position has no {name} that can be used ({e})") from None
+    if position["epoch"] > position["n_epochs"]:
+        raise ValueError(f"{path} is damaged: it is in epoch {position['epoch']} of {position['n_epochs']}")
+    if "training" not in run["loaders"]:
+        raise ValueError(f"{path} is damaged: it has no position in the training data")
+
+
+def refuse_another(before: dict[str, Any], now: dict[str, Any], path: Path, allow: Sequence[str],
+                   extend: bool) -> None:
+    """ValueError if the file's run has other settings than this one, except those that may differ."""
+    check_allowed(allow, before, now)
+    free = {*allow, *(LENGTH if extend else ())}
+    if any(before.get(name) != now.get(name) for name in LENGTH):
+        before, now = without_curves(before), without_curves(now)
+    wrong = {name: text for name, text in differences(before, now).items() if name not in free}
+    if wrong:
+        raise ValueError(
+            f"{path} is a run that was begun with other settings, so it cannot be continued exactly: "
+            + ". ".join(wrong.values()) + ". Set them back, choose another name, or continue on purpose with what is "
+            f"set now: Checkpoint(learn, name, allow={list(wrong)}) among the callbacks"
+            + ("; extend=True for more or fewer epochs" if {*wrong} & {*LENGTH} else ""))
+
+
+def take_back(learn: Any, run: dict[str, Any], state: RunState, path: Path, now: dict[str, Any],
+              allow: Sequence[str], extend: bool) -> tuple[dict[str, Any], bool]:
+    """Bring the learner to where the run was; its position, and whether it is finished.
+
+    What `allow` names keeps its new value. If anything does not fit, the learner is as before, and a ValueError names
+    the file.
+    """
+    position, allowed = dict(run["position"]), {*allow, *(LENGTH if extend else ())}
+    changed = {*differences(run["settings"], now)} & allowed
+    before = Moment(learn, [*state.callbacks.values(), learn.recorder])
+    wanted = [{key: g[key] for key in changed if key in g} for g in learn.opt.opt.param_groups]
+
+    def leave(place: str, name: str) -> bool:
+        part = place.partition(" (")[0].split(".")[0]
+        return part in changed or place.removeprefix("callback ") in changed and name in now.get(
+            place.removeprefix("callback "), {})
+
+    try:
+        lost = state.put_back(run, leave)
+    except Exception as e:
+        before.put_back()
+        raise ValueError(f"{path} belongs to another model or optimizer, or is damaged: {e}. Nothing is loaded from "
+                         "it") from e
+    for group, values in zip(learn.opt.opt.param_groups, wanted, strict=True):
+        group.update(values)
+    if lost:
+        warnings.warn(f"{path}: this could not be put back, so the run does not go on exactly: {words(lost)}")
+    s = learn.handler.state
+    if changed & {*LENGTH, "batches in an epoch"}:
+        position |= {"n_epochs": s.n_epochs, "n_updates": s.n_updates, "stop_training": False}
+        position["epoch"] = min(position["epoch"], s.n_epochs)
+        position["num_batch"] = min(position["num_batch"], len(learn.data.train_dl))
+    if position["smooth_loss"] is not None:
+        position["smooth_loss"] = position["smooth_loss"].to(learn.data.device)
+    return position, bool(position["stop_training"]) or position["epoch"] >= position["n_epochs"]
