@@ -220,7 +220,8 @@ def is_generator(x: Any) -> bool:
 
 def is_code(x: Any) -> bool:
     """Whether it is what a program brings itself (functions, classes, constants) or what belongs to a process."""
-    if isinstance(x, FUNCTIONS) or behind(x) is not None:
+    if isinstance(x, (*FUNCTIONS, Tensor, np.ndarray, np.generic, enum.Enum)) or type(x) in BY_VALUE \
+            or kind_of(x) is not None or behind(x) is not None or has_state(x):
         return False
     return isinstance(x, CODE) or type(x).__module__.partition(".")[0] in PROCESS
 
