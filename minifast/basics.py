@@ -38,6 +38,7 @@ from .columns import *
 from .data import *
 from .datasets import *
 from .device_loader import *
+from .fused import AdamW, FusedAdam
 from .inference import *
 from .interpret import *
 from .layers import *
@@ -65,7 +66,8 @@ class _OnFirstUse:
 
 plt, pd, models = _OnFirstUse("matplotlib.pyplot"), _OnFirstUse("pandas"), _OnFirstUse("torchvision.models")
 
-__all__ = ["np", "torch", "F", "nn", "optim", "Tensor", "tensor", "partial", "Path", "Any", "plt", "pd", "models"]
+__all__ = ["np", "torch", "F", "nn", "optim", "Tensor", "tensor", "partial", "Path", "Any", "plt", "pd", "models",
+           "AdamW", "FusedAdam"]
 for _module in (callback, callbacks, columns, data, datasets, device_loader, inference, interpret, layers, learner,
                 loaders, losses, metrics, optimizer, order, recorder, scores, state, stepper):
     __all__ += _module.__all__

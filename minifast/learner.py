@@ -1,7 +1,6 @@
 """`Learner`: a model, its data, its optimizer and the callbacks of a run."""
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -49,6 +48,7 @@ from .one_cycle_forms import OF_FORM
 from .optimizer import DEFAULT_WD, OptimWrapper
 from .progress import OneBar, Progress, say
 from .recorder import Recorder
+from .snapshot import copied
 from .state import State
 from .suggestion import RangeTest, RangeTests
 from .summary import Text, loop_with_callbacks, model_summary
@@ -543,13 +543,22 @@ class Learner:
         return self.path / self.model_dir / f"{file_name('a file', name)}.pth"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Learner:
-        """A learner of its own, known to its own callbacks: left alone, the copies would follow the old one."""
+        """A learner of its own, in no run, known to its own callbacks: else the copies would follow the old one."""
         new = memo[id(self)] = object.__new__(type(self))
-        vars(new).update(copy.deepcopy(vars(self), memo))
+        vars(new).update(copied(self, memo))
         for cb in (*vars(new).values(), *listify(new.callbacks)):
             if isinstance(cb, LearnerCallback):
                 cb._learn = weakref.ref(new)
         return new
+
+    def __copy__(self) -> Learner:
+        new = object.__new__(type(self))
+        vars(new).update(vars(self))
+        return new
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("a Learner cannot be pickled: learn.save(name) writes its weights and its optimizer's state, "
+                        "learn.load(name) reads them into a learner that is made alike")
 
     if TYPE_CHECKING:   # a callback is an attribute by its name: `learn.one_cycle_scheduler`
 

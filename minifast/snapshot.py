@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import types
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,9 +17,9 @@ from .data_objects import data_objects, held_by, named_loaders
 from .kinds import FUNCTIONS, PLAIN, behind, is_code, kind_of, module_state, set_module_state
 from .layers import initialise_lazy
 from .torch_private import exchange_workers
-from .utils import rng_state, set_rng_state
+from .utils import listify, rng_state, set_rng_state
 
-__all__ = ["Moment", "learner_state", "load_learner_state", "plain", "preserved", "words"]
+__all__ = ["Moment", "copied", "learner_state", "load_learner_state", "plain", "preserved", "words"]
 
 
 
@@ -115,6 +116,9 @@ class Moment:
             for place, x, moving in data_objects(dl, f"{kind} data"):
                 self._keep_moving(x, moving, place)
         self._random_state = rng_state()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        return None     # a copy of a learner is in no run
 
     def _keep_moving(self, x: Any, moving: dict[str, Any], place: str) -> None:
         if hasattr(x, "__dict__"):
@@ -216,6 +220,22 @@ def _put_tensor(x: Tensor, copied: Tensor) -> None:
         copied = copied.to(x.device)
         if not torch.equal(x, copied):  # a write, even of the same, forbids the backward of a graph that needs `x`
             x.copy_(copied)
+
+
+def copied(learn: Any, memo: dict[int, Any]) -> dict[str, Any]:
+    """A deep copy of a learner's attributes: it is in no run, and its callbacks have None for what belongs to this
+    process, such as open files."""
+    attributes = {**vars(learn), "handler": None, "interrupted": False}
+    if learn.handler is not None:
+        memo[id(learn.handler.state.pbar)] = None
+    for cb in (*attributes.values(), *listify(learn.callbacks)):
+        for part in vars(cb).values() if isinstance(cb, Callback) else ():
+            if is_code(part):
+                try:
+                    copy.deepcopy(part)
+                except Exception:   # each kind of thing has its own
+                    memo[id(part)] = None
+    return copy.deepcopy(attributes, memo)
 
 
 def words(lost: Iterable[tuple[str, str]], most: int = 5) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from .device_loader import resolved
-from .files import load_file, save_file
+from .files import RUN, load_file, save_file
 from .utils import is_plain
 
 __all__ = ["load_weights", "misfit", "save_weights"]
@@ -30,30 +30,54 @@ def load_weights(learn: Any, path: Path, device: Any = None, strict: bool = True
     """Read what `save_weights` wrote, or a bare state dict, into the learner.
 
     `device`: where the file's tensors go first (default: the data's device). `strict`: all weights must be there and no
-    others. `with_opt`: with the optimizer's state, if the file has it. If anything does not fit, an error says what
-    (RuntimeError for the weights) and nothing is loaded. A warning says so if the learner's data is prepared in another
-    way than the file's was.
+    others. `with_opt`: with the optimizer's state, if the file has it and it fits; if it does not, a warning says so.
+    Of a run's checkpoint the weights are taken. If the weights do not fit, a RuntimeError says what, ValueError for a
+    file that holds none; nothing is loaded then. A warning says so if the learner's data is prepared in another way
+    than the file's was.
     """
+    if not path.is_file() and path.with_suffix("").suffix == ".ckpt":
+        path = path.with_suffix("")     # of a run
     state = load_file(path, learn.data.device if device is None else resolved(device))
+    if isinstance(state, dict) and state.get("what") == RUN:
+        state = {"model": _of_run(state, path)}
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds no weights: there is a {type(state).__name__} in it")
     ours = {"model"} <= set(state) <= {"model", "opt", "prepares", "classes"}
     model, opt = (state["model"], state.get("opt")) if ours else (state, None)
+    if not isinstance(model, dict) or not all(isinstance(name, str) for name in model):
+        raise ValueError(f"{path} holds no weights by name")
     before = copy.deepcopy(learn.model.state_dict())
     try:
         learn.model.load_state_dict(model, strict=strict)
-        if opt is not None and with_opt:
-            learn.opt.load_state_dict(opt)
     except Exception as e:
         learn.model.load_state_dict(before)  # torch has loaded what did fit
         if isinstance(e, RuntimeError) and (why := misfit(learn.model, model)):
             raise RuntimeError(f"{path} does not fit the model, so nothing is loaded from it: {why}") from None
         e.add_note(f"nothing is loaded from {path}")
         raise
+    if opt is not None and with_opt:
+        _load_opt(learn, opt, path)
     if ours:    # older files name the classes alone
         then = state.get("prepares", {"classes": state["classes"]} if "classes" in state else {})
         for difference in _differences(then, learn.data.prepares):
             warnings.warn(f"{path} was saved with {difference}")
+
+
+def _of_run(run: dict[str, Any], path: Path) -> Any:
+    try:
+        return run["learner"]["model"]["weights"]
+    except (KeyError, TypeError):
+        raise ValueError(f"{path} is a checkpoint without weights: it is damaged, or of another version") from None
+
+
+def _load_opt(learn: Any, opt: Any, path: Path) -> None:
+    before = copy.deepcopy(learn.opt.state_dict())
+    try:
+        learn.opt.load_state_dict(opt)
+    except Exception as e:  # whatever stands in the file
+        learn.opt.load_state_dict(before)
+        warnings.warn(f"the weights of {path} are loaded, and the optimizer's state in it is left out, because it does "
+                      f"not fit: {e}")
 
 
 def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:

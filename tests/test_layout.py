@@ -212,7 +212,7 @@ def test_every_file_of_callbacks_is_exported_and_has_a_callback():
 
 def test_no_module_is_long():
     lengths = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
-    limits = {"learner": 590}
+    limits = {"learner": 600}
     assert {name: n for name, n in lengths.items() if n > limits.get(name, 300)} == {}
 
 

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..callback import LearnerCallback
 from ..checks import file_name, flag, positive_float, positive_int
 from ..disk import lock, previous_of
