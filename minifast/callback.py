@@ -73,8 +73,7 @@ class Callback:
         """Called once when the run ends, however it ends: `exception` is what ended it, or None. Returns nothing."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs: by default every attribute, except what a program brings itself, such as an open
-        file. A warning before the run names what cannot be kept, such as an iterator."""
+        """What a resumed run needs: by default all attributes, of any type, but code, open files and the like."""
         return {k: v for k, v in vars(self).items() if not is_code(v)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
