@@ -192,7 +192,7 @@ def _kind(cls: type) -> Kind | None:
 
 def kind_of(x: Any) -> Kind | None:
     """How `x` is read and filled, or None where it is no container, generator or object."""
-    return _kind(type(x))
+    return _kind(type(x))   # type: ignore[arg-type]
 
 
 def behind(x: Any) -> Any:

@@ -214,7 +214,7 @@ class _Back:
     def _of_kind(self, cls: type, kind: Kind, living: Any, kept: dict[str, Any], where: str) -> Any:
         state = kept["state"]
         if "class" in kept:     # derived from a kind
-            own = type(living) if class_name(living) == kept["class"] else self.classes.get(kept["class"])
+            own: Any = type(living) if class_name(living) == kept["class"] else self.classes.get(kept["class"])
             if own is None:
                 return self._lose(living, kept["class"], where)
             x = self._target(living, own.__new__(own), where)

@@ -148,6 +148,8 @@ def fingerprint(x: Any) -> str:
 
 
 def _traits(x: Any, depth: int) -> list[str]:
+    rows: Any
+    data: Any
     if isinstance(x, Tensor):
         rows = x[_spread(len(x))] if x.ndim and x.numel() else x
         data = rows.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy() if rows.numel() else b""

@@ -63,7 +63,8 @@ class Checkpoint(LearnerCallback):
         self.every = None if every is None else positive_int("every", every)
         self.seconds, self.extend = positive_float("seconds", seconds), flag("extend", extend)
         self.allow: list[str] = listify(allow)
-        self.lock = self.trained = None     # its file; the run before the validation
+        self.lock: Any = None
+        self.trained: Any = None
 
     def state_dict(self) -> dict[str, Any]:
         return {}   # what it keeps is about the file
