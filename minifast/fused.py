@@ -19,7 +19,7 @@ from .torch_private import (
     unguarded,
 )
 
-__all__ = ["AdamW", "Family", "FusedAdam", "KernelStep", "family_of", "is_dense"]
+__all__ = ["AdamW", "FusedAdam"]
 
 Group = dict[str, Any]
 DTYPE: Callable[[Tensor], torch.dtype] = attrgetter("dtype")
@@ -227,7 +227,7 @@ class KernelStep:
                 for name in names:
                     state[p].setdefault(name, family.new(p))
                 if family.counts:
-                    state[p].setdefault("step", torch.zeros((), device=p.device))
+                    state[p].setdefault("step", torch.zeros((), dtype=torch.float32, device=p.device))
             job = self._job(g, ps, [grads[i] for i in part])
             assert job is not None
             jobs.append(job._replace(first=first))
