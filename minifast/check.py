@@ -67,7 +67,7 @@ def check(learn: Any, epochs: int = 1) -> Report:
     """Try out what `epochs` epochs of training will need, on two batches, and put everything back.
 
     Forward pass, loss and its size before training, gradients of every trainable parameter, whether one batch can be
-    over-fitted, the callbacks' events (but for those that only log, save or watch), a checkpoint out and back,
+    over-fitted, the callbacks' events (except of those that only log, save or watch), a checkpoint out and back,
     and the time and memory to expect. What fails is a line of the report, not an exception.
     """
     epochs, report = positive_int("epochs", epochs), Report()

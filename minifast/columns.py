@@ -29,7 +29,11 @@ __all__ = ["AverageMetric", "WholeSetMetric", "StatefulMetric", "metric_name", "
 
 
 def metric_name(metric: Any) -> str:
-    """A metric's column: the function's name, through partials; of an object its class's, in snake case."""
+    """A metric's column: the function's name, through partials; of an object its class's, in snake case.
+
+    >>> metric_name(partial(top_k_accuracy, k=2)), metric_name(Precision())
+    ('top_k_accuracy', 'precision')
+    """
     func = _behind(metric)
     return str(getattr(metric, "__name__", None) or getattr(func, "__name__", None) or camel2snake(type(func).__name__))
 
@@ -79,6 +83,11 @@ class AverageMetric(Callback):
     `func` returns one number (a float or a tensor), else TypeError or ValueError. Each batch is weighted by what `func`
     is a mean over: its samples, or what `mean_over` says (see `batch_weight`). The values are read once an epoch.
     `name`: the column's, by default that of `func`.
+
+    >>> learn = fake_learner(metrics=[AverageMetric(accuracy, name="right")])
+    >>> learn.fit(1)
+    >>> learn.recorder.names[3]
+    'right'
     """
 
     def __init__(self, func: Callable[..., Any], name: str | None = None) -> None:
@@ -109,7 +118,12 @@ class AverageMetric(Callback):
 
 
 class WholeSetMetric(AverageMetric):
-    """A column: `func(outputs, *targets)` computed once, from the outputs and targets of all validation batches."""
+    """A column: `func(outputs, *targets)` computed once, from the outputs and targets of all validation batches.
+
+    >>> learn = fake_learner(metrics=[WholeSetMetric(lambda output, target: output.max(), name="peak")])
+    >>> len(learn.validate())
+    2
+    """
 
     def on_batch_end(self, last_output: Any, last_target: Any, last_input: Any = None) -> None:
         self.batches.append(to_detach((last_output, listify(last_target)), cpu=False))
@@ -130,6 +144,10 @@ class StatefulMetric(Callback):
     class's, in snake case); with a collection what its keys begin with. `activation`: what the outputs go through first
     (default nothing). Its state after the last validation stays in it, and is in a run's checkpoint where it has a
     `state_dict` or consists of plain values.
+
+    >>> learn = fake_learner(metrics=[StatefulMetric(KappaScore(), name="kappa")])
+    >>> len(learn.validate())
+    2
     """
 
     def __init__(self, metric: Any, name: str | None = None, activation: Callable[[Any], Any] | None = None) -> None:
@@ -177,6 +195,9 @@ def as_metric(metric: Any, name: str | None = None, loss_func: Any = None) -> Ca
 
     `name`: its column's (default: see `metric_name`). `loss_func`: the learner's. torchmetrics' classification takes
     outputs for probabilities in batches where all lie between 0 and 1, so it is given those that belong to this loss.
+
+    >>> as_metric(accuracy).name
+    'accuracy'
     """
     if isinstance(metric, Callback):
         if name:

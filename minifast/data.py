@@ -22,7 +22,11 @@ __all__ = ["DatasetType", "DataBunch"]
 
 
 class DatasetType(Enum):
-    """Which data: `Fix` is the training data in order, whole, and prepared as for validation."""
+    """Which data: `Fix` is the training data in order, whole, and prepared as for validation.
+
+    >>> DatasetType("valid") is DatasetType.Valid
+    True
+    """
 
     Train, Valid, Test, Fix = "train", "valid", "test", "fix"
 
@@ -290,7 +294,7 @@ class DataBunch:
 
     def __repr__(self) -> str:
         train, valid = (0 if dl is None else dl.length or "unknown" for dl in (self.train_dl, self.valid_dl))
-        told = f"batches to train on: {train}, to validate on: {valid}, on {self.device}"
+        text = f"batches to train on: {train}, to validate on: {valid}, on {self.device}"
         if self.classes is not None:
-            told += f", {len(self.classes)} classes: {', '.join(map(str, self.classes[:9]))}{', ...' * (self.c > 9)}"
-        return f"{type(self).__name__}({told})"
+            text += f", {len(self.classes)} classes: {', '.join(map(str, self.classes[:9]))}{', ...' * (self.c > 9)}"
+        return f"{type(self).__name__}({text})"

@@ -19,7 +19,11 @@ __all__ = ["DeviceDataLoader", "default_device"]
 
 
 def default_device() -> torch.device:
-    """The current GPU if there is one, else the CPU."""
+    """The current GPU if there is one, else the CPU.
+
+    >>> default_device().type in ("cpu", "cuda")
+    True
+    """
     return resolved(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 

@@ -143,7 +143,7 @@ class KernelStep:
         """Step, and say so; or change nothing and return False: the step is left to the optimizer's own `step`.
 
         `decouple`: parameters shrink by lr * wd of their group before it, unless its "decays" is False."""
-        if not self.usable or "step" in vars(self.opt):     # somebody has put another step in place of torch's
+        if not self.usable or "step" in vars(self.opt):     # another step is in place of torch's
             return False
         if has_step_hooks(self.opt):
             return bool(profiled(lambda opt: self._step(decouple))(self.opt))

@@ -23,7 +23,7 @@ FORM = {"settings": dict, "position": dict, "learner": dict, "loaders": dict, "p
 
 
 def before_validation(run: dict[str, Any]) -> dict[str, Any]:
-    """A copy of the run, but for the large tensors, which a validation leaves as they are."""
+    """A copy of the run, without the large tensors, which a validation leaves unchanged."""
     learner = run["learner"]
     small = map_tensors({**run, "learner": {"rng": learner["rng"]}}, torch.clone)
     return {**small, "learner": {**learner, **small["learner"]}}

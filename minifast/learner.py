@@ -392,7 +392,7 @@ class Learner:
         return self._replace(ChannelsLast, ChannelsLast(self) if on else None)
 
     def compile(self, on: bool = True, **options: Any) -> Learner:
-        """Run the model through `torch.compile` from now on, or, with `on=False`, as it is written. `options` are
+        """Run the model through `torch.compile` from now on, or, with `on=False`, as written. `options` are
         torch's: `mode`, `backend`, ... Weights, their names and files stay the same, results too except for rounding.
         The first batch of each shape takes long, up to minutes. Compiled code calls no hooks: see `HookCallback`."""
         if on:
@@ -485,7 +485,7 @@ class Learner:
             crop, flip or zoom are drawn for each pass. With other functions in `ds_tfms` all of them are applied.
         ds_type, activ, with_loss: see `get_preds`; the losses are those of the plain predictions.
         dls: in place of the views: loaders of the same samples in the same order, one for each pass. One loader several
-            times draws anew each time.
+            times draws again each time.
 
         The learner is left unchanged. ValueError where there is nothing to vary the pictures by.
         """

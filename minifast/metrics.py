@@ -89,14 +89,22 @@ def accuracy(output: Tensor, target: Tensor, axis: int = -1, ignore_index: int =
 
 @mean_over(_count)
 def error_rate(output: Tensor, target: Tensor, axis: int = -1, ignore_index: int = -100) -> Tensor:
-    """1 - `accuracy`."""
+    """1 - `accuracy`.
+
+    >>> error_rate(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]))
+    tensor(0.5000)
+    """
     return 1 - accuracy(output, target, axis, ignore_index)
 
 
 @mean_over(_count)
 def top_k_accuracy(output: Tensor, target: Tensor, k: int = 5, axis: int = -1, ignore_index: int = -100) -> Tensor:
     """Share of targets (...) that are among the `k` classes with the largest outputs, classes along `axis`; targets of
-    `ignore_index` do not count. ValueError if there are fewer than `k` classes."""
+    `ignore_index` do not count. ValueError if there are fewer than `k` classes.
+
+    >>> top_k_accuracy(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([1]), k=2)
+    tensor(1.)
+    """
     output = output.movedim(axis, -1)
     if positive_int("k", k) > output.shape[-1]:
         raise ValueError(f"top_k_accuracy: k is {k}, but the outputs have only {output.shape[-1]} classes")
@@ -108,14 +116,23 @@ def top_k_accuracy(output: Tensor, target: Tensor, k: int = 5, axis: int = -1, i
 def accuracy_thresh(output: Tensor, target: Tensor, thresh: float = 0.5, sigmoid: bool = True,
                     ignore_index: int = -100) -> Tensor:
     """Share of targets, each 0 or 1, that are 1 exactly where the output (after a sigmoid if `sigmoid`) > `thresh`;
-    targets of `ignore_index` do not count."""
+    targets of `ignore_index` do not count.
+
+    >>> accuracy_thresh(torch.tensor([[2.0], [-2.0]]), torch.tensor([[1.0], [1.0]]))
+    tensor(0.5000)
+    """
     output, target = _fit("accuracy_thresh", output, target)
     return _share(((wide(output).sigmoid() if sigmoid else output) > thresh) == target, target, ignore_index)
 
 
 @mean_over(lambda output, target, void_code: (target != void_code).sum())
 def foreground_acc(output: Tensor, target: Tensor, void_code: int) -> Tensor:
-    """`accuracy` over pixels that are not `void_code`: outputs (n, c, ...), targets (n, ...) or (n, 1, ...)."""
+    """`accuracy` over pixels that are not `void_code`: outputs (n, c, ...), targets (n, ...) or (n, 1, ...).
+
+    >>> outputs = torch.tensor([[[[0.0, 0.0]], [[1.0, 1.0]]]])
+    >>> foreground_acc(outputs, torch.tensor([[[1, 9]]]), void_code=9)
+    tensor(1.)
+    """
     return accuracy(output, target, axis=1, ignore_index=void_code)
 
 
@@ -124,6 +141,9 @@ def dice(output: Tensor, target: Tensor, iou: bool = False, eps: float = 1e-8, i
 
     Outputs (n, 2, ...) and targets 0 or 1, (n, ...) or (n, 1, ...); pixels of `ignore_index` do not count. ValueError
     for another number of classes.
+
+    >>> dice(torch.tensor([[[0.0, 0.0], [1.0, 1.0]]]), torch.tensor([[1, 0]]))
+    tensor(0.6667)
     """
     if output.ndim < 2 or output.shape[1] != 2:
         raise ValueError(f"dice is for two classes: the outputs must have shape (n, 2, ...), not {tuple(output.shape)}")
@@ -140,6 +160,9 @@ def fbeta(output: Tensor, target: Tensor, thresh: float = 0.2, beta: float = 2, 
 
     A label is predicted if the output (after a sigmoid if `sigmoid`) > `thresh`. A sample of which no label is found
     scores 0. ValueError for other shapes.
+
+    >>> round(float(fbeta(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 0.0]]))), 4)
+    1.0
     """
     if output.ndim != 2 or output.shape != target.shape:
         raise ValueError(f"fbeta needs outputs and targets of the same shape (n, c), not {tuple(output.shape)} and "
@@ -153,50 +176,82 @@ def fbeta(output: Tensor, target: Tensor, thresh: float = 0.2, beta: float = 2, 
 # ---- quantities: outputs and targets in the same shape, dimensions of 1 apart
 
 def mean_absolute_error(output: Tensor, target: Tensor) -> Tensor:
-    """Mean of |output - target|."""
+    """Mean of |output - target|.
+
+    >>> mean_absolute_error(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 2.0]))
+    tensor(0.5000)
+    """
     return F.l1_loss(*_fit_wide("mean_absolute_error", output, target))
 
 
 def mean_squared_error(output: Tensor, target: Tensor) -> Tensor:
-    """Mean of (output - target)²."""
+    """Mean of (output - target)².
+
+    >>> mean_squared_error(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 2.0]))
+    tensor(0.5000)
+    """
     return F.mse_loss(*_fit_wide("mean_squared_error", output, target))
 
 
 @whole_set
 def root_mean_squared_error(output: Tensor, target: Tensor) -> Tensor:
-    """Square root of the mean of (output - target)²."""
+    """Square root of the mean of (output - target)².
+
+    >>> root_mean_squared_error(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 2.0]))
+    tensor(0.7071)
+    """
     return F.mse_loss(*_fit_wide("root_mean_squared_error", output, target)).sqrt()
 
 
 def mean_squared_logarithmic_error(output: Tensor, target: Tensor) -> Tensor:
-    """Mean of (log(1 + output) - log(1 + target))²; nan where one of them is below -1."""
+    """Mean of (log(1 + output) - log(1 + target))²; nan where one of them is below -1.
+
+    >>> mean_squared_logarithmic_error(torch.tensor([0.0]), torch.tensor([0.0]))
+    tensor(0.)
+    """
     output, target = _fit_wide("mean_squared_logarithmic_error", output, target)
     return F.mse_loss(output.log1p(), target.log1p())
 
 
 @whole_set
 def exp_rmspe(output: Tensor, target: Tensor) -> Tensor:
-    """Root mean squared percentage error of exp(output) against exp(target): for targets that are logarithms."""
+    """Root mean squared percentage error of exp(output) against exp(target): for targets that are logarithms.
+
+    >>> round(float(exp_rmspe(torch.tensor([0.1]), torch.tensor([0.0]))), 4)
+    0.1052
+    """
     output, target = _fit_wide("exp_rmspe", output, target)
     return (output - target).expm1().square().mean().sqrt()
 
 
 @whole_set
 def explained_variance(output: Tensor, target: Tensor) -> Tensor:
-    """1 - variance of (target - output) / variance of the targets; no finite number if the targets are all equal."""
+    """1 - variance of (target - output) / variance of the targets; no finite number if the targets are all equal.
+
+    >>> explained_variance(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 3.0, 4.0]))
+    tensor(1.)
+    """
     output, target = _fit_wide("explained_variance", output, target)
     return 1 - (target - output).var(correction=0) / target.var(correction=0)
 
 
 @whole_set
 def r2_score(output: Tensor, target: Tensor) -> Tensor:
-    """1 - mean of (target - output)² / variance of the targets; no finite number if the targets are all equal."""
+    """1 - mean of (target - output)² / variance of the targets; no finite number if the targets are all equal.
+
+    >>> r2_score(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 3.0]))
+    tensor(1.)
+    """
     output, target = _fit_wide("r2_score", output, target)
     return 1 - F.mse_loss(output, target) / target.var(correction=0)
 
 
 def psnr(output: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in decibels, of values from 0 to 1: -10 log10 of the mean squared error of the set."""
+    """Peak signal-to-noise ratio in decibels, of values from 0 to 1: -10 log10 of the mean squared error of the set.
+
+    >>> round(float(psnr(torch.tensor([0.5]), torch.tensor([0.6]))), 2)
+    20.0
+    """
     return -10 * mean_squared_error(output, target).log10()
 
 

@@ -57,7 +57,7 @@ class OptimWrapper:
             raise TypeError(f"{type(opt).__name__} runs the model several times a step, which the loop does not: "
                             "choose another optimizer")
         self.opt, groups = opt, opt.param_groups
-        self.own_groups = any("layer_group" not in g for g in groups)   # somebody else has made them
+        self.own_groups = any("layer_group" not in g for g in groups)   # the user has made them
         for i, g in enumerate(groups):
             if self.own_groups:
                 g["layer_group"] = i

@@ -46,7 +46,7 @@ def kind_of(t: Tensor) -> str:
 
 
 def fit_state(p: Tensor, state: dict[str, Any], names: Sequence[str] = ()) -> None:
-    """Make the optimizer state of the parameter `p` fit it as it is now, in place.
+    """Make the optimizer state of the parameter `p` fit its present form, in place.
 
     `names`: tensors that must be of the parameter's shape, dtype and device; where one has another shape the whole
     state is dropped with a warning, so that it begins again. Whatever else has the parameter's shape is only laid out

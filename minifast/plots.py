@@ -74,26 +74,28 @@ def plot_range_test(lrs: Iterable[Any], losses: Iterable[Any], points: Mapping[s
 
 
 def plot_losses(train: Iterable[Any], valid_at: Iterable[Any] = (), valid: Iterable[Any] = (),
-                raw: Iterable[Any] | None = None, start: int = 0, ax: Any = None) -> Axes:
+                raw: Iterable[Any] | None = None, start: int = 0, ax: Any = None, label: str = "") -> Axes:
     """Draw the training loss of each batch and the validation losses; returns the axes.
 
     `train` is the smoothed loss, `raw` (faint, behind it) each batch's own; `valid_at` are the numbers of batches that
     were done when `valid` was measured, None or NaN in `valid` is left out. `start` batches came before the first of
-    `train`. All but outliers among `raw` are in view. Raises ValueError where there is no training loss.
+    `train`. All but outliers among `raw` are in view. `label` names the run in the legend, where several are drawn into
+    one picture. Raises ValueError where there is no training loss.
     """
     from matplotlib.lines import Line2D
+    of_run = f"{label}: " if label else ""
     ys = _some(_numbers(train))
     done = np.arange(start + 1, start + 1 + len(ys))
     [axis] = _axes(1, ax)
-    [line] = axis.plot(done, ys, label="Train, smoothed", zorder=2)
+    [line] = axis.plot(done, ys, label=f"{of_run}Train, smoothed", zorder=2)
     x, y = _measured(valid_at, valid)
     if len(y):
-        axis.plot(x, y, "o-", label="Validation", zorder=3)
+        axis.plot(x, y, "o-", label=f"{of_run}Validation", zorder=3)
     if raw is not None:
         each = _numbers(raw)
         # an artist leaves the limits alone: one outlier among the raw losses would flatten everything else
         axis.add_artist(Line2D(done, each, color=line.get_color(), alpha=0.35, linewidth=0.8, zorder=1,
-                               label="Train, each batch"))
+                               label=f"{of_run}Train, each batch"))
         each = np.sort(each[np.isfinite(each)])
         few = max(1, len(each) // 50)  # so many at either end are outliers if they lie far from all the others
         limits = [*axis.get_ylim(), *each[few:-few][:1], *each[few:-few][-1:]]
@@ -106,8 +108,8 @@ def plot_losses(train: Iterable[Any], valid_at: Iterable[Any] = (), valid: Itera
 
 
 def plot_metrics(names: Sequence[str], values: Sequence[Sequence[Any]], at: Iterable[Any] | None = None,
-                 ax: Any = None) -> list[Axes]:
-    """Draw each metric over the epochs in axes of its own; returns them.
+                 ax: Any = None, label: str = "") -> list[Axes]:
+    """Draw each metric over the epochs in axes of its own; returns them. `label` names the run in a legend.
 
     `values` has a row an epoch with a value for each of `names` (None or NaN: not measured, left out); `at` are the
     numbers of batches that were done then, to draw over those. Raises ValueError where there is no metric.
@@ -117,9 +119,10 @@ def plot_metrics(names: Sequence[str], values: Sequence[Sequence[Any]], at: Iter
         raise ValueError("there are no metrics to plot: give the learner some, for example metrics=[accuracy]")
     axes = _axes(len(names), ax)
     for i, (axis, name) in enumerate(zip(axes, names, strict=True)):
-        axis.plot(*_measured(range(len(values)) if at is None else at, [row[i] for row in values]), "o-")
+        axis.plot(*_measured(range(len(values)) if at is None else at, [row[i] for row in values]), "o-",
+                  label=label or None)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _label(axis, "Epoch" if at is None else "Batches processed", name)
+        _label(axis, "Epoch" if at is None else "Batches processed", name, legend=bool(label))
     return axes
 
 

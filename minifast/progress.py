@@ -64,7 +64,7 @@ def _is_terminal(out: Any) -> bool:
 
 
 def _in_notebook() -> bool:
-    ipython = sys.modules.get("IPython")  # a kernel has imported it long ago; nobody else should pay for it
+    ipython = sys.modules.get("IPython")  # a kernel has imported it long ago; others should not pay for it
     return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
 
 
@@ -94,7 +94,7 @@ def _table_line(names: Sequence[str], cells: Sequence[str]) -> str:
 
 
 class Progress:
-    """What a fit shows while it runs: a table row an epoch, and bars where somebody may be watching.
+    """What a fit shows while it runs: a table row an epoch, and bars where someone may be watching.
 
     `face` is "notebook" in an IPython kernel, "terminal" where `out` (by default `sys.stdout`) is one, "silent" on
     request, else "plain": whole lines, no control characters. Counts and estimates are fastprogress'; where to draw is

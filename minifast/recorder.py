@@ -257,22 +257,26 @@ class Recorder(LearnerCallback):
         axes = plots.plot_lr(self.lrs[kept], self.moms[kept] if show_moms else None, start=skip_start, ax=ax)
         return plots.finished(axes[0].figure, ax, return_fig)
 
-    def plot_losses(self, skip_start: int = 0, skip_end: int = 0, ax: Any = None, return_fig: bool = False) -> Any:
-        """Training loss of each batch (smoothed, its own faintly behind it) and validation loss of each epoch."""
+    def plot_losses(self, skip_start: int = 0, skip_end: int = 0, ax: Any = None, return_fig: bool = False,
+                    label: str = "") -> Any:
+        """Training loss of each batch (smoothed, its own faintly behind it) and validation loss of each epoch. `label`
+        names the run in the legend, for several runs drawn into one `ax`."""
         end = max(0, len(self.lrs) - skip_end)
         at = np.cumsum(self.nb_batches)
         valid = [(i, v) for i, v in zip(at, self.val_losses, strict=True) if skip_start < i <= end]
         axis = plots.plot_losses(self.losses[skip_start:end], [i for i, _ in valid], [v for _, v in valid],
-                                 raw=self.raw_losses[skip_start:end], start=skip_start, ax=ax)
+                                 raw=self.raw_losses[skip_start:end], start=skip_start, ax=ax, label=label)
         return plots.finished(axis.figure, ax, return_fig)
 
-    def plot_metrics(self, skip_start: int = 0, skip_end: int = 0, ax: Any = None, return_fig: bool = False) -> Any:
-        """Each metric over the epochs, in axes of its own; `skip_start` and `skip_end` are counted in batches."""
+    def plot_metrics(self, skip_start: int = 0, skip_end: int = 0, ax: Any = None, return_fig: bool = False,
+                     label: str = "") -> Any:
+        """Each metric over the epochs, in axes of its own; `skip_start` and `skip_end` are counted in batches. `label`
+        names the run in the legend."""
         end = max(0, len(self.lrs) - skip_end)
         at = np.cumsum(self.nb_batches)
         rows = [(i, m) for i, m in zip(at, self.metrics, strict=True) if skip_start < i <= end]
         names = self.names[3:len(self.names) - self.add_time]
-        axes = plots.plot_metrics(names, [m for _, m in rows], [i for i, _ in rows], ax=ax)
+        axes = plots.plot_metrics(names, [m for _, m in rows], [i for i, _ in rows], ax=ax, label=label)
         return plots.finished(axes[0].figure, ax, return_fig)
 
 

@@ -117,7 +117,7 @@ class RunState:
         return {"position": dl.state_dict(), "parts": map_tensors(parts, torch.clone)}
 
     def _of_loader(self, name: str, dl: Any) -> Iterator[Holder]:
-        """What changes in a loader whose passes are wound on to where they were cut: as it is before the pass."""
+        """What changes in a loader whose passes are wound on to where they were cut: as before the pass."""
         if not hasattr(dl.dl, "batches"):
             yield from self._data(name, dl)
 

@@ -94,13 +94,13 @@ def model_lines(model: nn.Module) -> list[str]:
 def _module_line(name: str, m: nn.Module) -> str:
     own = [f"{n} {tuple(p.shape)}" for n, p in m.named_parameters(recurse=False)
            if not nn.parameter.is_lazy(p) and not type(m).__module__.startswith("torch.nn")]
-    told = [] if type(m).__module__.startswith("torch.") else [
+    settings_shown = [] if type(m).__module__.startswith("torch.") else [
         f"{key}={value}" for key, value in _arguments(m).items() if value not in ("", None)]
     try:
         extra = m.extra_repr()
-    except Exception:   # of somebody's own, and only for looking at
+    except Exception:   # of a user's own class, and only for looking at
         extra = ""
-    parts = [part for part in (extra, *told, *own) if part]
+    parts = [part for part in (extra, *settings_shown, *own) if part]
     return f"{name or 'the model'}: {type(m).__name__}({', '.join(parts)})"
 
 
@@ -230,7 +230,7 @@ def _short(x: Any) -> str:
 
 
 def without_curves(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings but for the curves of schedules, which are others in a run of another length."""
+    """The settings except the curves of schedules, which are others in a run of another length."""
     return {name: {k: v for k, v in held.items() if not k.startswith(CURVE)} if isinstance(held, dict) else held
             for name, held in settings.items()}
 

@@ -57,7 +57,7 @@ def plain(x: Any) -> Any:
 
 
 class Moment:
-    """A learner as it is now; `put_back()` makes it so again, as often as wanted.
+    """A learner at this moment; `put_back()` makes it so again, as often as wanted.
 
     learn: the learner.
     callbacks: whose attributes are kept too.

@@ -100,7 +100,7 @@ def compile_in_place(model: nn.Module, **options: Any) -> None:
 
 
 def uncompile(model: nn.Module) -> None:
-    """Undo `compile_in_place`, for which torch has no public way: the model runs as it is written from now on."""
+    """Undo `compile_in_place`, for which torch has no public way: the model runs as written from now on."""
     if _code(model) is not None:
         del vars(model)[_SLOT]
     _compiled_here.discard(model)
@@ -113,7 +113,7 @@ def is_compiled(module: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def uncompiled(model: nn.Module) -> Iterator[None]:
-    """Inside, the model runs as it is written, which compiled code would not: hooks on its layers are called."""
+    """Inside, the model runs as written, which compiled code would not: hooks on its layers are called."""
     compiled = [(m, code) for m in model.modules() if (code := _code(m)) is not None]
     try:
         for m, _ in compiled:

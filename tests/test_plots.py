@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 
 from minifast import plots
@@ -190,3 +191,14 @@ def test_show_in_a_notebook_shows_once():
     pictures = [o for o in book.cells[0].outputs if "image/png" in o.get("data", {})]
     assert len(pictures) == 1
     assert book.cells[0].outputs[-1].text == "[]\n"
+
+
+def test_runs_in_one_picture_are_told_apart_by_their_labels():
+    axis = Figure().add_subplot()
+    for label in ("keras", "smith"):
+        plots.plot_losses([2, 1], ax=axis, label=label)
+    assert [t.get_text() for t in axis.get_legend().get_texts()] == ["keras: Train, smoothed", "smith: Train, smoothed"]
+    axis = Figure().add_subplot()
+    for label in ("keras", "smith"):
+        plots.plot_metrics(["accuracy"], [[0.5], [0.6]], ax=axis, label=label)
+    assert [t.get_text() for t in axis.get_legend().get_texts()] == ["keras", "smith"]

@@ -1,6 +1,6 @@
 """Builds mnist_sample.tgz, the 3s and 7s of MNIST as PNG files: `python build_mnist_sample.py FOLDER [OUT]`.
 
-FOLDER holds MNIST as it is published: {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz. The same input gives the same
+FOLDER holds MNIST as published: {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz. The same input gives the same
 bytes (with the same version of zlib).
 """
 from __future__ import annotations

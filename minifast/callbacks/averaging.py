@@ -90,7 +90,7 @@ class SWA(_Averaging):
     """Stochastic weight averaging: the mean of the weights at the ends of all epochs from `start`, a part of the run.
 
     From then on validation measures the averaged model, and after the last epoch the learner has it; an error before
-    that leaves the weights that were trained. Batch norm's statistics are taken anew for it: a forward pass over the
+    that leaves the weights that were trained. Batch norm's statistics are measured for it: a forward pass over the
     training data an epoch. It pays with a learning rate that stays high, not with one that is annealed to zero.
     Source: Izmailov et al., arXiv 1803.05407.
     """

@@ -11,6 +11,9 @@ class BnFreeze(LearnerCallback):
     """Keeps batch norm layers whose parameters are all frozen in eval mode: their running statistics stand still.
 
     With `train_bn` (the default of `Learner`) `freeze` leaves those parameters trainable, and there is nothing to keep.
+
+    >>> learn = fake_learner(train_length=20)
+    >>> learn.fit(2, 1e-2, callbacks=[BnFreeze(learn)])
     """
 
     def on_train_begin(self) -> None:

@@ -19,6 +19,9 @@ class ChannelsLast(LearnerCallback):
     on GPUs like them; values and shapes are the same.
 
     Answers `last_input` in on_batch_begin. See `learn.to_channels_last`, which lays the weights out alike.
+
+    >>> learn = fake_learner(train_length=20)
+    >>> learn.fit(2, 1e-2, callbacks=[ChannelsLast(learn)])
     """
 
     _order = Order.INPUTS

@@ -22,6 +22,9 @@ class GradientClipping(LearnerCallback):
 
     Acts in on_backward_end before an optimizer step, on the true gradients: accumulated, and unscaled where the
     precision is mixed. See `learn.clip_grad`.
+
+    >>> learn = fake_learner(train_length=20)
+    >>> learn.fit(2, 1e-2, callbacks=[GradientClipping(learn, 0.1)])
     """
 
     _order = Order.CLIPPING

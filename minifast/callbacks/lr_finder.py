@@ -134,7 +134,7 @@ def range_tests(learn: Any, one_test: Callable[[float | None], RangeTest], wd: f
 def _with_batch_size(data: DataBunch, bs: int) -> DataBunch:
     """The same data, its training samples in the same order, in batches of `bs`.
 
-    TypeError if the training data comes from a loader of somebody else's, ValueError if it has fewer samples than that.
+    TypeError if the training data is in another kind of loader, ValueError if it has fewer samples than that.
     """
     inner, bs = data.train_dl.dl, positive_int("bs", bs)
     if not isinstance(inner, Loader):

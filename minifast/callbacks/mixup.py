@@ -18,7 +18,11 @@ __all__ = ["MixUpCallback", "MixUpLoss", "MixedTargets"]
 
 
 class MixedTargets(NamedTuple):
-    """What a mixed batch should give: `weight` (n,) of the targets `first`, and the rest of `second`."""
+    """What a mixed batch should give: `weight` (n,) of the targets `first`, and the rest of `second`.
+
+    >>> MixedTargets([torch.tensor([0])], [torch.tensor([1])], torch.tensor([0.7])).weight
+    tensor([0.7000])
+    """
 
     first: list[Any]
     second: list[Any]
@@ -78,6 +82,9 @@ class MixUpCallback(LearnerCallback):
 
     What is drawn for the k-th batch is a function of (`seed`, k); the default seed comes from torch's global generator.
     TypeError for inputs or targets that cannot be mixed. Source: Zhang et al., arXiv 1710.09412.
+
+    >>> learn = fake_learner(train_length=20)
+    >>> learn.fit(2, 1e-2, callbacks=[MixUpCallback(learn, alpha=0.2)])
     """
 
     def __init__(self, learn: Any, alpha: float = 0.4, stack_x: bool = False, stack_y: bool = True,

@@ -40,7 +40,7 @@ class MixedPrecision(LearnerCallback):
     >>> learn.fit(1, callbacks=MixedPrecision(learn, "bf16"))
     """
 
-    # last but for clipping (100): the loss is scaled when it is complete, the gradients unscaled when they are
+    # last except for clipping: the loss is scaled when it is complete, the gradients unscaled when they are
     _order = Order.PRECISION
 
     def __init__(self, learn: Any, precision: str = "fp16", init_scale: float = 2.0**16) -> None:
@@ -96,7 +96,7 @@ class MixedPrecision(LearnerCallback):
         self.scaler = None
 
     def state_dict(self) -> dict[str, Any]:
-        """With the scale as it is now."""
+        """With the present scale."""
         now = self.scale_state if self.scaler is None else self.scaler.state_dict()
         return {**super().state_dict(), "scale_state": now}
 

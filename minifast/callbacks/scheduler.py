@@ -46,7 +46,7 @@ class ScheduleCallback(LearnerCallback):
         self.schedules, self.n_planned = self._planned(n_updates, n_epochs)
         for name, schedule in self.schedules.items():
             check_callable(f"what the curve of {name} returns", schedule)
-            # a function of somebody else's may only go forward
+            # a function that is not ours may only go forward
             for step in (0, self.n_planned - 1) if isinstance(schedule, (Stepper, Phases)) else (0,):
                 check_value(name, value := schedule(step))
                 if np.ndim(value) and len(value) != (n := self.learn.opt.n_groups):
@@ -77,7 +77,7 @@ class ScheduleCallback(LearnerCallback):
 
     def preview(self, n_epochs: int) -> dict[str, np.ndarray[Any, Any]]:
         """What a run of `n_epochs` epochs will set: for each hyper-parameter, lr and mom always among them, its values
-        at the run's optimizer steps, shape (steps,) or (steps, layer groups). What is not scheduled is as it is now."""
+        at the run's optimizer steps, shape (steps,) or (steps, layer groups). What is not scheduled keeps its value."""
         n, opt = positive_int("n_epochs", n_epochs) * len(self.learn.data.train_dl), self.learn.opt
         plan, n_planned = self._planned(n, n_epochs)
         table = {"lr": np.full(n, opt.lr), "mom": np.full(n, opt.mom or 0.0)}

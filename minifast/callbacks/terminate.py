@@ -20,6 +20,9 @@ class TerminateOnNaNCallback(Callback):
     most `check_every` batches late; `learn.recorder.raw_losses` says since when. Answers with the `stop_...` decisions
     and `skip_validate` in on_batch_end and on_epoch_end. In its runs the learner's own check (`check_finite`), which
     raises an error, is left out.
+
+    >>> simulate(TerminateOnNaNCallback(), n_epochs=3, losses=[float("nan")]).state.epoch
+    1
     """
 
     role = "fit"
@@ -46,6 +49,9 @@ class StopAfterNBatches(Callback):
     """Ends the run after `n_batches` training batches, without a validation: a quick look whether all runs.
 
     Answers with the `stop_...` decisions and `skip_validate` in on_batch_end.
+
+    >>> simulate(StopAfterNBatches(2), n_epochs=3).state.iteration
+    2
     """
 
     def __init__(self, n_batches: int = 2) -> None:

@@ -25,11 +25,14 @@ class TorchScheduler(ScheduleCallback):
     `scheduler_func` makes it from a torch optimizer: a stand-in with the learner's hyper-parameters, one parameter
     group for each layer group. What the scheduler does there to lr, and to momentum if it cycles that, is done to the
     learner's optimizer; so a preview is exact, and a resumed run catches up by itself. It starts from the learning
-    rates that the fit was given. `step_every`: "epoch" or "batch" (an optimizer step). `ReduceLROnPlateau` is told
+    rates that the fit was given. `step_every`: "epoch" or "batch" (an optimizer step). `ReduceLROnPlateau` is given
     `monitor` ("valid_loss" or a metric's name) after each epoch; it cannot be previewed.
 
     ValueError or TypeError if something given cannot work, before the first batch: also for a scheduler that ends
     before the run does.
+
+    >>> learn = fake_learner(train_length=20)
+    >>> learn.fit(2, 1e-2, callbacks=[TorchScheduler(learn, partial(optim.lr_scheduler.StepLR, step_size=1))])
     """
 
     def __init__(self, learn: Any, scheduler_func: Callable[[torch.optim.Optimizer], Any], step_every: str = "epoch",
@@ -39,7 +42,7 @@ class TorchScheduler(ScheduleCallback):
             raise ValueError(f"step_every must be 'epoch' or 'batch', not {step_every!r}")
         check_callable("scheduler_func", scheduler_func)
         self.scheduler_func, self.step_every, self.monitor = scheduler_func, step_every, monitor
-        self.monitored: list[float] = []    # what the scheduler was told: with it a resumed run catches up
+        self.monitored: list[float] = []    # what the scheduler was given: with it a resumed run catches up
 
     def plan(self, n_updates: int, n_epochs: int) -> Plan:
         """The values of a new scheduler for each of its steps; those of `ReduceLROnPlateau` as the run goes."""

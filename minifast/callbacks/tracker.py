@@ -30,6 +30,10 @@ class TrackerCallback(LearnerCallback):
     not count. Reads the recorder in on_epoch_end; then `improved` says whether that epoch was one, `best` and
     `best_epoch` which was the last one, `wait` how many epochs have gone by since. ValueError before epoch 0 for a
     column that is not there, or one whose direction "auto" cannot tell.
+
+    >>> run = simulate(partial(TrackerCallback, monitor="valid_loss"), 3, valid_losses=[3, 1, 2])
+    >>> run.callback.best, run.callback.best_epoch
+    (1.0, 1)
     """
 
     role = "fit"
@@ -76,6 +80,9 @@ class EarlyStoppingCallback(TrackerCallback):
 
     Warns if a schedule would have gone on to lower the learning rate: a 1cycle run that stops early loses its
     annealing, where much of its gain is.
+
+    >>> simulate(partial(EarlyStoppingCallback, patience=2), 9, valid_losses=[3, 2, 2]).state.epoch
+    4
     """
 
     def __init__(self, learn: Learner, monitor: str = "valid_loss", mode: str = "auto", min_delta: float = 0.0,
@@ -98,10 +105,14 @@ class EarlyStoppingCallback(TrackerCallback):
 
 
 class ReduceLROnPlateauCallback(TrackerCallback):
-    """Multiplies the learning rates by `factor` after `patience` epochs in a row without an improvement; waits anew.
+    """Multiplies the learning rates by `factor` after `patience` epochs in a row without an improvement.
 
     All layer groups alike, so their ratios stay; the last one's does not go below `min_lr`. Sets `opt.lr` in
     on_epoch_end; a schedule of lr in the same run overrules it.
+
+    >>> run = simulate(partial(ReduceLROnPlateauCallback, factor=0.5), 3, valid_losses=[1, 1, 1])
+    >>> run.learn.opt.lr < 3e-3
+    True
     """
 
     def __init__(self, learn: Learner, monitor: str = "valid_loss", mode: str = "auto", patience: int = 1,

@@ -135,7 +135,7 @@ class Augment:
 
 
 def _moved(pictures: Tensor | Sequence[Tensor], plan: Plan, pick: Pick, nearest: bool = False) -> Tensor:
-    """The pictures as it is planned, floats in [0, 1]; with `nearest` masks, with values that they have already."""
+    """The pictures as planned, floats in [0, 1]; with `nearest` masks, with values that they have already."""
     n, first = len(pictures), pictures[0]
     if first.ndim == 2:
         planes = pictures[:, None] if isinstance(pictures, Tensor) else [mask[None] for mask in pictures]

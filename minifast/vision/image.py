@@ -77,7 +77,7 @@ def as_size(size: Any) -> Size | None:
 
 
 def picture_shape(path: Path | str) -> Size:
-    """Height and width of a picture as it is to be seen, from its header."""
+    """Height and width of a picture as shown, from its header."""
     from PIL import Image
     try:
         with Image.open(path) as im:

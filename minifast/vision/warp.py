@@ -1,4 +1,4 @@
-"""Pictures seen through maps of the plane: one interpolation, whatever was composed into the map.
+"""Pictures seen through maps of the plane: one interpolation for all that is composed into the map.
 
 Positions are shares of a picture: -1 is its left or upper edge, 1 its right or lower one. A map is a 3x3 matrix that
 takes (x, y, 1) in the new picture to the place in the old one where its colour is read (divided by the third number).
