@@ -19,7 +19,7 @@ from minifast.utils import map_tensors
 every = pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
 
 # these read a value in each batch and say so: the loss, to know whether to stop; whether fp16's gradients overflowed
-SYNCHRONISES = {"LRFinder", "MixedPrecision"}
+SYNCHRONISES = {"MixedPrecision"}     # LRFinder too, but always in its own number of batches, however long an epoch
 STOPS = {"LRFinder", "StopAfterNBatches"}   # end a run before its time with their defaults
 
 

@@ -15,6 +15,7 @@ NAMES = [
     ("torch.nn.modules.instancenorm", "_InstanceNorm"),
     ("torch", "_foreach_add_"),
     ("torch", "_foreach_mul_"),
+    ("torch", "_fused_sgd_"),
     ("torch", "_fused_adam_"),
     ("torch", "_fused_adamw_"),
     ("torch.optim.optimizer", "Optimizer.profile_hook_step"),
@@ -116,4 +117,5 @@ def test_every_private_name_is_tried_out():
     named = set(re.findall(r'"(_[a-zA-Z_]+|profile_hook_step)"', text))
     # read off a living object with a default, or marked on a function: their absence is the usual case
     assert named - last <= {"__wrapped__", "_orig_mod", "_iterator", "_optimizer_step_pre_hooks",
-                            "_optimizer_step_post_hooks"}
+                            "_optimizer_step_post_hooks", "__dict__", "_modules", "_torchdynamo_orig_callable",
+                            "_saved_total_weight"}

@@ -85,7 +85,7 @@ def test_labels_of_numpy_torch_and_pandas_become_plain_values(folder, labels, tm
     learn = Learner(data, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, 2)), path=tmp_path, silent=True)
     learn.save("w")
     learn.load("w")
-    assert type(learn.predict(folder / "im/0.png")[0]) in (str, int, bool)
+    assert isinstance(learn.predict(folder / "im/0.png")[0], (str, int, bool))
 
 
 def test_given_classes_are_plain_too():

@@ -68,6 +68,10 @@ class BatchSizeSchedule(LearnerCallback):
         if self.loader is not None:
             self.loader.batch_size = self.size
 
+    def state_dict(self) -> dict[str, Any]:
+        """The size now; the loader belongs to this process."""
+        return {"size": self.size}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned; an epoch that is continued has no on_epoch_begin to set its size in."""
         super().load_state_dict(state)

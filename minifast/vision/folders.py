@@ -11,6 +11,7 @@ from pathlib import Path
 __all__ = ["get_image_files", "find_pictures", "folder_classes"]
 
 EXAMPLES = 3    # of files, in a warning
+OWN_FILES = (".pth", ".ckpt", ".lock")  # a learner's, which may lie beside its pictures
 
 
 def get_image_files(path: Path | str, recurse: bool = False) -> list[Path]:
@@ -90,6 +91,8 @@ def _is_read(suffix: str) -> bool:
 
 def _may_be_a_picture(name: str) -> bool:
     """Unlike a text or a table, which often lies beside pictures; a linked folder that is read already may be, too."""
+    if name.endswith(OWN_FILES):
+        return False
     kind = mimetypes.guess_type(name)[0]
     return name.endswith(os.sep) or kind is None or kind.startswith("image/")
 

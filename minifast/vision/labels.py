@@ -58,7 +58,7 @@ class CategoryList(Labels):
     def __init__(self, labels: Sequence[Any], classes: Sequence[Any] | None = None) -> None:
         self.classes: list[Any] = _classes(labels, classes)
         self.loss_func = CrossEntropyFlat()
-        if classes is None and len(self.classes) < 2:
+        if len(self.classes) < 2:
             raise ValueError(f"all training pictures are of one class, {self.classes[0]!r}: there is nothing to tell "
                              "apart (a picture's class is the name of its folder, unless labels are given)")
 

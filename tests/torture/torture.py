@@ -65,6 +65,7 @@ def start(config: str, folder: Path, every: int, event: int = 0, file_call: int 
     """Begin or continue the run in a child, its table in out.txt and its result in result.json."""
     def work() -> None:
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".* is a finished run")     # it was killed after its end
         warnings.simplefilter("ignore", ResourceWarning)  # what a killed process leaves open
         if file_call:
             kill_in_save(file_call)
