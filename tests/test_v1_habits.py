@@ -190,7 +190,7 @@ def test_metrics_as_functions_partials_and_callbacks():
     learn = fake_learner(valid_length=17, metrics=[accuracy, error_rate, partial(top_k_accuracy, k=2), my_metric,
                                                    partial(my_metric, factor=2), Precision()])
     learn.fit(1)
-    names = ["accuracy", "error_rate", "top_k_accuracy", "my_metric", "my_metric_1", "precision"]
+    names = ["accuracy", "error_rate", "top_k_accuracy", "my_metric_1", "my_metric_2", "precision"]
     assert learn.recorder.names[3:-1] == names
     acc, err, top, mine, twice, precision = learn.recorder.metrics[-1]
     assert (err, mine, twice, precision) == pytest.approx((1 - acc, acc, 2 * acc, acc)) and acc <= top

@@ -326,5 +326,5 @@ def test_a_run_is_not_continued_on_other_pictures(folder, tmp_path_factory):
     train(1)
     with pytest.warns(UserWarning, match="is a finished run: it is loaded"):
         assert len(train(1).recorder.lrs) > 0      # the same pictures: loaded
-    with pytest.raises(ValueError, match=r"other settings.*training pictures \(a random part needs seed=\): "):
+    with pytest.raises(ValueError, match=r"other settings.*training data's content \(a random part needs seed=\): "):
         train(2)

@@ -49,7 +49,7 @@ class CategoryList(Labels):
     labels: all labels, each a plain value.
     classes: the names of the classes in their order; default: the labels that occur, sorted.
 
-    ValueError if there are fewer than two classes, or a label is none of `classes`.
+    ValueError if all labels are one class and `classes` does not say so, or a label is none of `classes`.
 
     >>> CategoryList(["cat", "dog", "cat"]).targets(["dog", "cat"])
     tensor([1, 0])
@@ -58,7 +58,7 @@ class CategoryList(Labels):
     def __init__(self, labels: Sequence[Any], classes: Sequence[Any] | None = None) -> None:
         self.classes: list[Any] = _classes(labels, classes)
         self.loss_func = CrossEntropyFlat()
-        if len(self.classes) < 2:
+        if classes is None and len(self.classes) < 2:
             raise ValueError(f"all training pictures are of one class, {self.classes[0]!r}: there is nothing to tell "
                              "apart (a picture's class is the name of its folder, unless labels are given)")
 

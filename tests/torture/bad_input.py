@@ -200,7 +200,7 @@ KINDS: dict[str, tuple[Act, Any, str]] = {
     "no valid folder": (pictures(valid="vld"), FileNotFoundError, "no folder .*vld.*valid_pct=0.2"),
     "pictures empty": (pictures(train="valid/../models"), ValueError, "there are no pictures in .*models"),
     "picture broken": (broken_picture, ValueError, "0.png"),
-    "one class": (pictures(train="train/a", valid="valid/a", classes=["a"]), ValueError, "one class, 'a'"),
+    "one class": (pictures(train="train/a", valid="valid/a"), ValueError, "one class, 'a'"),
     "class unknown": (pictures(classes=["a", "c"]), ValueError, r"label 'b' is none of the classes.*\['a', 'c'\]"),
     "valid_pct 2": (pictures(valid_pct=2), ValueError, "valid_pct=2 of 8 pictures: it must be between 0 and 1"),
     "size -1": (pictures(size=-1), ValueError, r"size must be a whole number or \(height, width\), not -1"),
