@@ -31,10 +31,10 @@ $(READY): setup.cfg pyproject.toml
 train: $(READY)  ## the main job: MNIST sample, LR finder, two epochs of 1cycle, pictures in out/
 	$(BIN)/python -m minifast --out $(OUT)
 
-test: $(READY)  ## every test, the README's blocks and the notebooks included (under three minutes)
+test: $(READY)  ## every test, the README's blocks and the notebooks included (about eight minutes)
 	$(BIN)/python -m pytest -m "not slow" -n 2
 
-fast: $(READY)  ## the tests without notebooks, README and subprocesses (seconds)
+fast: $(READY)  ## the tests without notebooks, README and subprocesses (minutes)
 	$(BIN)/python -m pytest -m "not slow" -n 2 -q --ignore tests/test_notebooks.py --ignore tests/test_readme.py --ignore tests/test_main.py
 
 versions: $(OTHER)/.ready  ## the fast tests with another torch: make versions TORCH=2.6.0
