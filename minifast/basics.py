@@ -63,6 +63,9 @@ class _OnFirstUse:
     def __getattr__(self, attribute: str) -> Any:
         return getattr(importlib.import_module(self._name), attribute)
 
+    def __dir__(self) -> list[str]:
+        return dir(importlib.import_module(self._name))
+
 
 plt, pd, models = _OnFirstUse("matplotlib.pyplot"), _OnFirstUse("pandas"), _OnFirstUse("torchvision.models")
 

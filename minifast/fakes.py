@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -14,8 +16,9 @@ from .data import DataBunch
 from .learner import Learner
 from .progress import Progress
 from .state import State
+from .vision.data import ImageDataBunch
 
-__all__ = ["fake_data", "fake_learner", "simulate", "Answer", "Simulation"]
+__all__ = ["fake_data", "fake_learner", "fake_pictures", "simulate", "Answer", "Simulation"]
 
 
 def fake_data(n_in: int = 5, n_out: int = 4, batch_size: int = 5, train_length: int = 10, valid_length: int = 5,
@@ -53,6 +56,27 @@ def fake_learner(n_in: int = 5, n_out: int = 4, batch_size: int = 5, train_lengt
     kwargs = {"silent": True, **kwargs}
     learn = Learner(data, nn.Sequential(*groups), **kwargs)
     return learn.split(groups[1:]) if layer_group_count > 1 else learn
+
+
+def fake_pictures(folder: Path | str = "pictures", classes: Sequence[str] = ("dark", "light"), n: int = 10,
+                  size: int = 32, seed: int = 0, **kwargs: Any) -> ImageDataBunch:
+    """Write `n` small pictures of each class as PNG files, the later classes lighter than the first, and read them.
+
+    folder: where they go, in a folder for each class, which is made. size: their height and width. seed: of the
+    pictures, and of the fifth of them that validates. kwargs: of `ImageDataBunch`; by default bs=4, on the CPU.
+
+    >>> fake_pictures().one_batch()[0].shape
+    torch.Size([4, 3, 32, 32])
+    """
+    from PIL import Image
+    draw = np.random.default_rng(seed)
+    for k, name in enumerate(classes):
+        low = 255 * k // len(classes)
+        (Path(folder) / name).mkdir(parents=True)
+        for i in range(n):
+            noise = draw.integers(low, low + 255 // len(classes), (size, size, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(Path(folder) / name / f"{i}.png")
+    return ImageDataBunch.from_folder(folder, valid_pct=0.2, seed=seed, **{"bs": 4, "device": "cpu", **kwargs})
 
 
 class Answer(NamedTuple):

@@ -7,9 +7,11 @@ from . import augment as _augment
 from . import data as _data
 from . import geometry as _geometry
 from . import image as _image
+from . import transfer as _transfer
 from . import transform as _transform
 from . import tta as _tta
 from .augment import *
+from .backbones import create_body
 from .data import *
 from .dataset import ImageDataset
 from .folders import get_image_files
@@ -19,10 +21,11 @@ from .image_list import ImageList, SegmentationItemList
 from .labels import CategoryList, EmptyLabelList, FloatList, MultiCategoryList
 from .masks import SegmentationLabelList
 from .plan import ResizeMethod
+from .transfer import *
 from .transform import *
 from .tta import *
 
 __all__ = [*basics.__all__, *_augment.__all__, *_data.__all__, *_geometry.__all__, *_image.__all__,
-           *_transform.__all__, *_tta.__all__, "ImageDataset", "get_image_files", "CategoryList", "MultiCategoryList",
-           "FloatList", "EmptyLabelList", "SegmentationLabelList", "ResizeMethod",
+           *_transfer.__all__, *_transform.__all__, *_tta.__all__, "create_body", "ImageDataset", "get_image_files",
+           "CategoryList", "MultiCategoryList", "FloatList", "EmptyLabelList", "SegmentationLabelList", "ResizeMethod",
            "ImageList", "SegmentationItemList"]
