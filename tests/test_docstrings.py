@@ -9,9 +9,11 @@ import pytest
 from test_layout import MODULES
 
 import minifast.fakes
+import minifast.tabular
 import minifast.vision
 
-NAMES = {name: getattr(module, name) for module in (minifast.vision, minifast.fakes) for name in module.__all__}
+STARS = (minifast.vision, minifast.tabular, minifast.fakes)
+NAMES = {name: getattr(module, name) for module in STARS for name in module.__all__}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

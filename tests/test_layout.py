@@ -92,11 +92,15 @@ RANKS = {
     "vision.image_list": 12.72,
     "vision.*": 12.8,
     "vision": 12.9,
+    "tabular.procs": 12,
+    "tabular.data": 12.1,
+    "tabular.model": 12.2,
+    "tabular": 12.9,
     "__main__": 13,
     "bundled.build_mnist_sample": 13,
     "fakes": 13,
 }
-STAR_MODULES = {"", "basics", "callbacks", "vision"}
+STAR_MODULES = {"", "basics", "callbacks", "tabular", "vision"}
 NEWCOMERS_PATH = ("state.py", "loop.py", "callback.py", "callbacks/one_cycle.py")
 NO_TORCH = ("stepper", "suggestion")
 TOP_LEVEL = {"setup.cfg", "README.md", "minifast", "tests", "nbs", "docs", "examples", "Makefile", "pyproject.toml",
@@ -184,11 +188,12 @@ def test_all_is_there_and_true(name):
 
 
 def test_star_modules_give_all_that_they_stand_for():
-    from minifast import basics, callbacks, vision
+    from minifast import basics, callbacks, tabular, vision
     for name in ("callback", "callbacks", "data", "datasets", "device_loader", "layers", "learner", "metrics",
                  "optimizer", "recorder"):
         assert set(importlib.import_module(f"minifast.{name}").__all__) <= set(basics.__all__)
     assert set(basics.__all__) < set(vision.__all__)
+    assert set(basics.__all__) < set(tabular.__all__)
     assert {"torch", "nn", "F", "np", "partial", "Path"} <= set(basics.__all__)
     assert {"OneCycleScheduler", "LRFinder"} <= set(callbacks.__all__)
 
@@ -210,6 +215,10 @@ def test_every_file_of_callbacks_is_exported_and_has_a_callback():
                 and c.__module__ == module.__name__]
         assert made, f"{path.name} holds no callback"
         assert set(module.__all__) <= set(package.__all__)
+
+
+def test_all_of_tables_is_short():
+    assert sum(len(path.read_text().splitlines()) for path in (PACKAGE / "tabular").glob("*.py")) <= 350
 
 
 def test_no_module_is_long():
@@ -243,7 +252,7 @@ def world():
     }
 
 before = world()
-import minifast.vision
+import minifast.tabular, minifast.vision
 after = world()
 print("changed:", [k for k in before if before[k] != after[k]])
 heavy = {"torchvision", "matplotlib", "pandas", "fastprogress", "PIL", "IPython", "tensorboard"}
