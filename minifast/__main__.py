@@ -16,6 +16,7 @@ from .layers import simple_cnn
 from .learner import Learner
 from .metrics import accuracy
 from .progress import say
+from .report import write_report
 from .vision.data import ImageDataBunch
 
 __all__ = ["main"]
@@ -40,7 +41,8 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     p = Parser("python -m minifast", description="Train a small CNN on the MNIST sample (a 3 or a 7?) "
-                                "by the 1cycle policy: LR finder, training, a table, three pictures and history.csv.")
+                                "by the 1cycle policy: LR finder, training, a table, three pictures, history.csv and "
+                                "report.html.")
     p.add_argument("--epochs", type=argument(lambda t: positive_int("epochs", int(t))), default=2, help="default 2")
     p.add_argument("--lr", type=argument(lambda t: positive_float("lr", float(t))), default=5e-2,
                    help="the learning rate at the peak of the cycle; default 0.05")
@@ -52,7 +54,7 @@ def parser() -> Parser:
     return p
 
 
-def report(learn: Learner, out: Path) -> list[Path]:
+def write_pictures(learn: Learner, out: Path) -> list[Path]:
     """Write three pictures and `history.csv` of the learner's last runs to `out`; returns their paths."""
     from matplotlib.figure import Figure
 
@@ -93,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     say(str(learn))
     learn.lr_find()
     learn.fit_one_cycle(args.epochs, args.lr)
-    written = report(learn, args.out)
+    written = [*write_pictures(learn, args.out), write_report(learn, args.out / "report.html")]
     say(f"Accuracy {learn.recorder.metrics[-1][0]:.2%}. Written to {args.out}/: {', '.join(p.name for p in written)}")
     return 0
 

@@ -48,6 +48,7 @@ from .one_cycle_forms import OF_FORM
 from .optimizer import DEFAULT_WD, OptimWrapper
 from .progress import OneBar, Progress, say
 from .recorder import Recorder
+from .report import write_report
 from .snapshot import copied
 from .state import State
 from .suggestion import RangeTest, RangeTests
@@ -525,6 +526,10 @@ class Learner:
         """
         return show_results(self, ds_type, rows, figsize, return_fig)
 
+    def report(self, path: str | Path = "report.html", compare: Any = None, name: str = "this run") -> Path:
+        """Write what the last fit did to one HTML file that opens anywhere; returns its path. See `write_report`."""
+        return write_report(self, path, compare, name)
+
     # ---- files
 
     def save(self, name: str | Path, with_opt: bool = True) -> Path:
@@ -561,7 +566,6 @@ class Learner:
                         "learn.load(name) reads them into a learner that is made alike")
 
     if TYPE_CHECKING:   # a callback is an attribute by its name: `learn.one_cycle_scheduler`
-
         def __getattr__(self, name: str) -> Any: ...
 
     def __repr__(self) -> str:

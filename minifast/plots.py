@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .suggestion import RangeTest, Suggestion
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_lr", "plot_range_test", "plot_losses", "plot_metrics", "plot_matrix", "plot_pictures", "show",
-           "finished"]
+__all__ = ["plot_lr", "plot_range_test", "plot_range_tests", "plot_losses", "plot_metrics", "plot_matrix",
+           "plot_pictures", "show", "finished"]
 
 WITHOUT_WINDOWS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 PER_ROW = 3  # metrics beside each other: three fill a notebook's width
@@ -71,6 +73,24 @@ def plot_range_test(lrs: Iterable[Any], losses: Iterable[Any], points: Mapping[s
     if points or label:
         axis.legend(frameon=False, handlelength=2 if n == 1 else 4)  # room for a dash with its dots
     return axis
+
+
+def plot_range_tests(tests: Mapping[str, RangeTest], skip_start: int = 10, skip_end: int = 5, suggestion: bool = False,
+                     ax: Any = None) -> tuple[Axes, RangeTest]:
+    """Draw range tests by name into one picture; returns its axes and what was drawn of the last test.
+
+    `skip_start` and `skip_end` batches are left out at the ends, none if that would leave fewer than three.
+    `suggestion` marks what `basin` suggests, and for one test alone shades its interval.
+    """
+    axis = ax
+    for i, (name, test) in enumerate(tests.items()):
+        drawn, found = test.trimmed(skip_start, skip_end), test.suggestion if suggestion else Suggestion(None)
+        if len(drawn.lrs) < 3:  # a test with few losses, such as one on validation losses: show what there is
+            drawn = test.trimmed()
+        points = {name or "Suggestion": found.lr} if found.lr else {}
+        span = (found.low, found.high) if points and len(tests) == 1 else None
+        axis = plot_range_test(drawn.lrs, drawn.losses, points, axis, "" if points else name, span, (i, len(tests)))
+    return axis, drawn
 
 
 def plot_losses(train: Iterable[Any], valid_at: Iterable[Any] = (), valid: Iterable[Any] = (),

@@ -14,7 +14,7 @@ from . import plots
 from .callback import LearnerCallback
 from .order import Order
 from .progress import format_time, say
-from .suggestion import RangeTest, RangeTests, Suggestion, steepest
+from .suggestion import RangeTest, RangeTests, steepest
 from .utils import listify, read_numbers, weighted_mean
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Recorder(LearnerCallback):
         self.first_epoch = 0                     # of the table's first row
         self._epoch_start = time.perf_counter()
         self.names: list[str] = []
+        self.taking_part: list[type] = []        # the callbacks of the fit
 
     def add_metric_names(self, names: Sequence[str]) -> None:
         """Add columns to the next run's table: called in on_train_begin by a callback with `_order` below -10, which
@@ -84,8 +85,9 @@ class Recorder(LearnerCallback):
 
     def on_train_begin(self, pbar: Any, metrics_names: list[str]) -> None:
         self._read()
-        self._before = {n: getattr(self, n) for n in (*ARRAYS, *LISTS, "first_epoch")}
+        self._before = {n: getattr(self, n) for n in (*ARRAYS, *LISTS, "first_epoch", "taking_part")}
         self.reset()
+        self.taking_part = [type(cb) for cb in self.learn.handler.callbacks]
         self.names = ["epoch", "train_loss", "valid_loss", *metrics_names, *self.added_names]
         self.names += ["time"] if self.add_time else []
         self.added_names = []
@@ -151,9 +153,22 @@ class Recorder(LearnerCallback):
 
     def _write_row(self, epoch: int, pbar: Any) -> None:
         if not self.silent:
-            i = epoch - self.first_epoch
-            row = [str(epoch), *map(_cell, [self.train_losses[i], self.val_losses[i], *self.metrics[i]])]
-            pbar.write(row + ([format_time(self.times[i])] if self.add_time else []))
+            pbar.write(self._row(epoch - self.first_epoch))
+
+    def _row(self, i: int) -> list[str]:
+        values = [self.train_losses[i], self.val_losses[i], *self.metrics[i]]
+        spent = [format_time(self.times[i])] if self.add_time else []
+        return [str(self.first_epoch + i), *map(_cell, values), *spent]
+
+    def rows(self) -> list[list[str]]:
+        """The table as it was printed: for each epoch a text for each of `names`.
+
+        >>> learn = fake_learner()
+        >>> learn.fit(2, 1e-2)
+        >>> [row[0] for row in learn.recorder.rows()]
+        ['0', '1']
+        """
+        return [self._row(i) for i in range(len(self.times))]
 
     # a run's record, out and back
 
@@ -234,19 +249,10 @@ class Recorder(LearnerCallback):
         interval; `min_grad_lr` is then where the drawn curve is steepest.
         """
         result = self.range_test or RangeTest(np.array(self.lrs), self.losses)
-        tests = result if isinstance(result, RangeTests) else RangeTests({"": result})
-        axis = ax
-        for i, (name, test) in enumerate(tests.items()):
-            drawn, found = test.trimmed(skip_start, skip_end), test.suggestion if suggestion else Suggestion(None)
-            if len(drawn.lrs) < 3:  # a test with few losses, such as one on validation losses: show what there is
-                drawn = test.trimmed()
-            points = {name or "Suggestion": found.lr} if found.lr else {}
-            span = (found.low, found.high) if points and len(tests) == 1 else None
-            axis = plots.plot_range_test(drawn.lrs, drawn.losses, points, axis, "" if points else name, span,
-                                         (i, len(tests)))
-            if suggestion:
-                self.min_grad_lr = steepest(drawn.lrs, drawn.losses).lr
+        axis, drawn = plots.plot_range_tests(result if isinstance(result, RangeTests) else {"": result}, skip_start,
+                                             skip_end, suggestion, ax)
         if suggestion:
+            self.min_grad_lr = steepest(drawn.lrs, drawn.losses).lr
             say(str(result))
         return plots.finished(axis.figure, ax, return_fig)
 

@@ -69,6 +69,7 @@ RANKS = {
     "inference": 10.5,
     "interpret": 10.6,
     "summary": 10.5,
+    "report": 10.5,
     "learner": 11,
     "basics": 11.5,
     "": 11.6,

@@ -24,7 +24,9 @@ def test_the_main_job(tmp_path):
     assert list(history.columns) == header.split() and len(history) == 1
     assert row[1:4] == [f"{v:.6f}" for v in history.iloc[0, 1:4]]
     assert history["accuracy"][0] > 0.9
-    assert "out/: lr_finder.png, lr_and_momentum.png, losses_and_metrics.png, history.csv" in lines[-1]
+    assert "out/: lr_finder.png, lr_and_momentum.png, losses_and_metrics.png, history.csv, report.html" in lines[-1]
+    report = tmp_path / "out" / "report.html"
+    assert report.stat().st_size < 2**20 and ">".join(["<td", row[3]]) in report.read_text()
     for name in ("lr_finder.png", "lr_and_momentum.png", "losses_and_metrics.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
 
