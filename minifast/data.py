@@ -14,6 +14,7 @@ from .arrays import as_inputs, as_targets, batch_of_one, fitting_loss, rows_at_r
 from .checks import as_path, did_you_mean
 from .device_loader import DeviceDataLoader, default_device, resolved
 from .loaders import Batch, Loader, TensorLoader, ToPair, generators_kept, make_loader, require_batch, settled
+from .samplers import use_sampler
 from .streams import StreamLoader
 from .utils import batch_length, joined, to_detach, to_device
 from .workers import Collate
@@ -51,6 +52,7 @@ class DataBunch:
     to_pair: makes (inputs, targets) of a batch as the loaders give it; None: batches of two, or dicts with "labels".
     n_batches: the training batches of an epoch, which goes on where the last one stopped (see `StreamLoader`): for
         data without an end or a length; None: an epoch is a pass over `train_dl`.
+    sampler: which training samples an epoch takes: "balanced", a weight for each, ... (see `use_sampler`); None: all.
 
     Inputs in a dict go to the model by name, those in a list or tuple by position: see `run_model`. TypeError or
     ValueError that says what to do for what gives no batches.
@@ -64,13 +66,15 @@ class DataBunch:
     def __init__(self, train_dl: Any, valid_dl: Any = None, fix_dl: Any = None, test_dl: Any = None,
                  device: torch.device | str | None = None, dl_tfms: Any = None, *, path: Path | str = ".",
                  loss_func: Callable[..., Any] | None = None, classes: Sequence[Any] | None = None,
-                 to_pair: ToPair | None = None, n_batches: int | None = None) -> None:
+                 to_pair: ToPair | None = None, n_batches: int | None = None, sampler: Any = None) -> None:
         self.device = default_device() if device is None else resolved(device)
 
         def prepared(dl: Any) -> DeviceDataLoader:
             return dl if isinstance(dl, DeviceDataLoader) else DeviceDataLoader(dl, self.device, dl_tfms, to_pair)
 
         self.train_dl = prepared(train_dl)
+        if sampler is not None:
+            use_sampler(self.train_dl.dl, sampler)
         if n_batches is not None:
             self.train_dl.dl = StreamLoader(self.train_dl.dl, n_batches)
         self.valid_dl, self.fix_dl, self.test_dl = (None if dl is None else prepared(dl)
@@ -87,7 +91,7 @@ class DataBunch:
                val_bs: int | None = None, num_workers: int = 0, device: torch.device | str | None = None,
                drop_last: bool = True, seed: int | None = None, loss_func: Callable[..., Any] | None = None,
                classes: Sequence[Any] | None = None, collate_fn: Collate | None = None, dl_tfms: Any = None,
-               to_pair: ToPair | None = None, n_batches: int | None = None) -> DataBunch:
+               to_pair: ToPair | None = None, n_batches: int | None = None, sampler: Any = None) -> DataBunch:
         """From data sets: training data in a new order each pass, validation and test data in theirs.
 
         train_ds, valid_ds, test_ds: data sets of samples (inputs, target), or of dicts with "labels"; None: there is
@@ -97,9 +101,8 @@ class DataBunch:
         bs, val_bs: samples in a batch for training, and where nothing is learned (None: `bs`).
         num_workers: processes that make the batches; 0: this process. (What is cut by indexing needs none.)
         drop_last: whether a last training batch that is not full is left out.
-        seed: fixes every order; None draws one.
-        collate_fn: makes a batch of a list of samples; None: torch's default_collate.
-        path, device, loss_func, classes, dl_tfms, to_pair, n_batches: see the class.
+        seed: fixes every order; None draws one. collate_fn: makes a batch of samples; None: torch's default_collate.
+        path, device, loss_func, classes, dl_tfms, to_pair, n_batches, sampler: see the class.
 
         ValueError if not one training batch is left, TypeError for what is no data set.
 
@@ -124,7 +127,7 @@ class DataBunch:
         valid, test, fix = (None if ds is None else dl(ds, val_bs)
                             for ds in (valid_ds, test_ds, None if stream else train_ds))
         return cls(dl(train_ds, bs, train=True), valid, fix, test, device, path=path, loss_func=loss_func,
-                   classes=classes, n_batches=n_batches)
+                   classes=classes, n_batches=n_batches, sampler=sampler)
 
     @classmethod
     def from_arrays(cls, x: Any, y: Any, valid: tuple[Any, Any] | None = None, test: Any = None, valid_pct: float = 0.2,
@@ -135,8 +138,8 @@ class DataBunch:
 
         x: the inputs, a row for each sample: see `as_inputs`. A tuple or dict holds several inputs of the model.
         y: the targets, a row for each sample: see `as_targets`. Strings become classes.
-        valid: inputs and targets to validate on, (x, y); None: this part of the rows, drawn at random: `valid_pct`.
-        valid_pct: 0: there is no validation data.
+        valid: inputs and targets to validate on, (x, y); None: this part of the rows, drawn at random: `valid_pct` (0:
+            there is none).
         test: inputs without targets; None: there are none.
         loss_func: None: cross entropy for classes and whole numbers, mean squared error for floats, binary cross
             entropy for rows of 0.0 and 1.0.
@@ -192,12 +195,9 @@ class DataBunch:
         >>> preds.shape
         torch.Size([3, 4])
         """
-        if isinstance(items, list):
-            if not items:
-                raise ValueError("there is not one sample to predict on")
-            x = joined([batch_of_one(item) for item in items])
-        else:
-            x = as_inputs(items)
+        if isinstance(items, list) and not items:
+            raise ValueError("there is not one sample to predict on")
+        x = joined([batch_of_one(item) for item in items]) if isinstance(items, list) else as_inputs(items)
         like = self._as_for_validation
         dl = TensorLoader(x, torch.zeros(batch_length(x), dtype=torch.long), bs or like.batch_size or 64, seed=0)
         return DeviceDataLoader(dl, self.device, like.tfms)

@@ -53,6 +53,8 @@ class Loader:
     """
 
     seeded = False
+    draw: Callable[[torch.Generator], Tensor] | None = None     # gives a pass's rows, see `use_sampler`; None: all do
+    sampler: Any = None                                         # what it was made from
 
     def __init__(self, n: int, bs: int, shuffle: bool, drop_last: bool, seed: int | None) -> None:
         self.n, self.batch_size = n, positive_int("bs", bs)
@@ -77,6 +79,17 @@ class Loader:
 
     def _batches(self, gen: torch.Generator, start: int) -> Iterator[Batch]:
         raise NotImplementedError
+
+    def _order(self, gen: torch.Generator) -> Tensor | None:
+        """The rows of a pass, None for all of them in order."""
+        if self.draw is not None:
+            return self.draw(gen)
+        return torch.randperm(self.n, generator=gen) if self.shuffle else None
+
+    def _seeds(self, gen: torch.Generator, order: Tensor | None) -> Tensor:
+        """A seed for each sample of a pass; one that is drawn twice has two."""
+        seeds = torch.randint(2**62, (self.n,), generator=gen)
+        return seeds if order is None or self.draw is not None else seeds[order]
 
     def _with_seeds(self, batches: Iterator[Batch], seeds: Tensor, start: int) -> Iterator[Batch]:
         cuts = islice(torch.split(seeds, self.batch_size), start, len(self))
@@ -126,14 +139,13 @@ class TensorLoader(Loader):
         return x, y
 
     def _batches(self, gen: torch.Generator, start: int) -> Iterator[Batch]:
-        order = torch.randperm(self.n, generator=gen) if self.shuffle else None
+        order = self._order(gen)
         rows = order if self.rows is None else self.rows if order is None else self.rows[order]
         cut = self._cut if isinstance(self.x, Tensor) and isinstance(self.y, Tensor) else self._cut_nests
         batches = cut(None if rows is None else rows.to(self.device), start)
         if not self.seeded:
             return batches
-        seeds = torch.randint(2**62, (self.n,), generator=gen)
-        return self._with_seeds(batches, seeds if order is None else seeds[order], start)
+        return self._with_seeds(batches, self._seeds(gen, order), start)
 
     def _cut(self, order: Tensor | None, start: int) -> Iterator[Batch]:
         for b in range(start * self.batch_size, len(self) * self.batch_size, self.batch_size):
@@ -171,8 +183,8 @@ class ItemLoader(Loader):
         self.keep_workers, self._workers = keep_workers, Workers()
 
     def _batches(self, gen: torch.Generator, start: int) -> Iterator[Batch]:
-        order = torch.randperm(self.n, generator=gen) if self.shuffle else torch.arange(self.n)
-        seeds = torch.randint(2**62, (self.n,), generator=gen)[order]
+        order = self._order(gen)
+        seeds, order = self._seeds(gen, order), torch.arange(self.n) if order is None else order
         batches = self.batches_of(order, seeds, self.batch_size, start, len(self))
         return self._with_seeds(batches, seeds, start) if self.seeded else batches
 

@@ -63,6 +63,8 @@ def settings(learn: Any) -> dict[str, Any]:
             found[f"{name} data's content (a random part needs seed=)"] = fingerprint(
                 dl.dl if dl.dataset is None else dl.dataset)
             found[f"transforms of {name} batches"] = [described_with(tfm) for tfm in dl.tfms]
+    if (sampler := getattr(learn.data.train_dl.dl, "sampler", None)) is not None:
+        found["sampler"] = _in_words(sampler)
     for name, cb in named(learn.handler).items():
         if shapes_training(cb):
             found[name] = {**_arguments(cb, without=("learn", "seed")), **_curves(cb, s)}

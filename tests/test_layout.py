@@ -46,6 +46,7 @@ RANKS = {
     "workers": 7.9,
     "datasets": 8,
     "loaders": 8,
+    "samplers": 8.1,
     "data_objects": 8.1,
     "device_loader": 8.2,
     "streams": 8.3,

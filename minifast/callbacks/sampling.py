@@ -11,6 +11,7 @@ from ..callback import LearnerCallback
 from ..device_loader import DeviceDataLoader
 from ..loaders import Batch, ItemLoader, Loader, TensorLoader
 from ..order import Order
+from ..samplers import class_labels
 from ..state import Changes
 
 __all__ = ["OverSamplingCallback", "UnderSamplingCallback", "BalancedLoader"]
@@ -70,7 +71,9 @@ class _Balancing(LearnerCallback):
         if not isinstance(dl.dl, (TensorLoader, ItemLoader)):
             raise TypeError(f"{who} draws from a dataset, which batches from a {type(dl.dl).__name__} do not have: use "
                             "DataBunch.create")
-        labels = _labels(dl.dl) if self.labels is None else self.labels
+        if dl.dl.sampler is not None:
+            raise ValueError(f"the data has a sampler= already: leave that or {who} out")
+        labels = class_labels(dl.dl) if self.labels is None else self.labels
         if labels is None or labels.ndim != 1 or len(labels) != dl.dl.n or labels.is_floating_point():
             raise ValueError(f"{who} needs the classes of the {dl.dl.n} training samples, whole numbers, as labels=")
         counts = labels.unique(return_counts=True)[1].tolist()  # type: ignore[no-untyped-call]
@@ -115,12 +118,3 @@ class UnderSamplingCallback(_Balancing):
     """
 
     per_class = min
-
-
-def _labels(loader: TensorLoader | ItemLoader) -> Tensor | None:
-    if isinstance(loader, TensorLoader):
-        labels = loader.y if loader.rows is None or not isinstance(loader.y, Tensor) else loader.y[loader.rows]
-        return labels if isinstance(labels, Tensor) else None
-    dataset = loader.dataset
-    found = next((getattr(dataset, name) for name in ("y", "targets", "labels") if hasattr(dataset, name)), None)
-    return None if found is None else torch.as_tensor(found)

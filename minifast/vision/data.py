@@ -54,6 +54,7 @@ class ImageDataBunch(DataBunch):
         they are decoded each time.
     classes: the names of the classes in their order; default: sorted.
     label_cls: what the labels are: `CategoryList`, `MultiCategoryList` or `FloatList`; default: see `labels_of`.
+    sampler: which pictures an epoch takes, for example "balanced": see `use_sampler`; default: all.
 
     >>> from PIL import Image
     >>> for name in ("cat", "dog"):

@@ -41,6 +41,7 @@ class Options(TypedDict, total=False):
     label_cls: type[Labels] | None
     resize_method: ResizeMethod | str
     padding_mode: str
+    sampler: Any
 
 
 def make(cls: type[Bunch], path: Path | str, train: Labelled, valid: Labelled, test: Sequence[Path] = (), *,
@@ -48,7 +49,7 @@ def make(cls: type[Bunch], path: Path | str, train: Labelled, valid: Labelled, t
          device: torch.device | str | None = None, seed: int | None = None, max_memory: int = 2**30,
          classes: Sequence[Any] | None = None, label_cls: type[Labels] | None = None, labels: Labels | None = None,
          resize_method: ResizeMethod | str = ResizeMethod.CROP, padding_mode: str = "reflection",
-         **unknown: Any) -> Bunch:
+         sampler: Any = None, **unknown: Any) -> Bunch:
     """An `ImageDataBunch` (`cls`) of these pictures with plain labels; its arguments are explained there."""
     for name in unknown:
         raise TypeError(f"ImageDataBunch does not know the argument {name!r}."
@@ -95,7 +96,7 @@ def make(cls: type[Bunch], path: Path | str, train: Labelled, valid: Labelled, t
         prepared(dl(k, bs if val_bs is None else val_bs), augments[1]) if items[k] else None for k in (1, 2, 0))
     make_bunch: Any = cls
     data = make_bunch(train_dl, valid_dl, fix_dl, test_dl, device, path=path, loss_func=labels.loss_func,
-                      classes=labels.classes)
+                      classes=labels.classes, sampler=sampler)
     data.size = size or (None if may_differ else picture_shape(items[0][0]))
     data.fit = fits[1] if augmented and size else data.size
     data.valid_tfms, data.num_workers, data.labels = valid_tfms, num_workers, labels
