@@ -17,6 +17,7 @@ from . import (
     columns,
     data,
     datasets,
+    denominators,
     device_loader,
     inference,
     interpret,
@@ -37,6 +38,7 @@ from .callbacks import *
 from .columns import *
 from .data import *
 from .datasets import *
+from .denominators import *
 from .device_loader import *
 from .fused import AdamW, FusedAdam
 from .inference import *
@@ -71,6 +73,6 @@ plt, pd, models = _OnFirstUse("matplotlib.pyplot"), _OnFirstUse("pandas"), _OnFi
 
 __all__ = ["np", "torch", "F", "nn", "optim", "Tensor", "tensor", "partial", "Path", "Any", "plt", "pd", "models",
            "AdamW", "FusedAdam"]
-for _module in (callback, callbacks, columns, data, datasets, device_loader, inference, interpret, layers, learner,
-                loaders, losses, metrics, optimizer, order, recorder, scores, state, stepper):
+for _module in (callback, callbacks, columns, data, datasets, denominators, device_loader, inference, interpret,
+                layers, learner, loaders, losses, metrics, optimizer, order, recorder, scores, state, stepper):
     __all__ += _module.__all__

@@ -154,9 +154,9 @@ class CallbackHandler:
     def fire(self, event: str, listeners: Listeners | None = None) -> None:
         """Call the handlers of `event` in order; what one returns is in the state before the next one is called."""
         fields = self.fields
-        for callback, handler, names in (listeners or self.active)[event]:
+        for callback, handler, read in (listeners or self.active)[event]:
             try:
-                changes = handler(**fields) if names is None else handler(*map(fields.__getitem__, names))
+                changes = handler(*read(fields)) if read else handler()
             except Exception as e:
                 e.add_note(self._where(callback, event))
                 if isinstance(e, StopIteration):    # to a loop or a generator further out it would be an end

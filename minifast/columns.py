@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from .callback import Callback
 from .checks import check_callable
-from .losses import batch_weight, loss_activation
+from .denominators import batch_weight
+from .losses import loss_activation
 from .state import Changes
 from .utils import camel2snake, first_tensor, is_plain, joined, listify, to_detach, weighted_mean
 

@@ -1,8 +1,9 @@
 """A step of torch's own optimizers at the price of its kernel, and what keeps that kernel from harm."""
 from __future__ import annotations
 
-from collections.abc import Callable
-from operator import attrgetter
+from collections.abc import Callable, Mapping
+from itertools import repeat
+from operator import attrgetter, is_, itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor, nn, optim
 
 from .optimizer_state import fit_state, kind_of
 from .torch_private import (
-    add_to_all_,
+    FUSED_KERNELS,
+    add_one_to_all_,
     can_step_fused,
-    fused_kernel,
     has_step_hooks,
     multiply_all_,
     profiled,
@@ -22,8 +23,11 @@ from .torch_private import (
 __all__ = ["AdamW", "FusedAdam"]
 
 Group = dict[str, Any]
+# functions in C: over the parameters of a step they take a third of what a comprehension takes
 DTYPE: Callable[[Tensor], torch.dtype] = attrgetter("dtype")
 IS_CUDA: Callable[[Tensor], bool] = attrgetter("is_cuda")
+GRAD: Callable[[Tensor], Tensor] = attrgetter("grad")
+STEP: Callable[[Mapping[str, Tensor]], Tensor] = itemgetter("step")
 
 
 class FusedAdam(optim.Adam):
@@ -48,7 +52,7 @@ def AdamW(params: Any, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.99
     groups = list(params)
     every = [p for g in groups for p in (g["params"] if isinstance(g, dict) else [g])]
     kinds = {(p.device.type, p.dtype) for p in every}
-    fused = None not in (fused_kernel("adam"), fused_kernel("adamw")) and not kwargs and (
+    fused = None not in map(FUSED_KERNELS.get, ("adam", "adamw")) and not kwargs and (
         kinds <= {("cpu", torch.float32)} or kinds <= {("cuda", torch.float32)}) and all(map(is_dense, every))
     opt = FusedAdam(groups, lr, betas) if fused else None
     return opt if opt is not None and can_step_fused(opt) else optim.Adam(groups, lr, betas, **kwargs)
@@ -56,15 +60,9 @@ def AdamW(params: Any, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.99
 
 # ---- what the optimizers differ in
 
-class Job(NamedTuple):
-    """A call of a kernel: parameters of one group, their gradients, and their state by its names."""
-
-    group: Group
-    params: list[Tensor]
-    grads: list[Tensor]
-    moments: list[list[Tensor]]
-    steps: list[Tensor]
-    first: bool     # the moments hold nothing yet
+# a call of a kernel: a group, parameters of it, their gradients, their moments by name, their step counts, and whether
+# the moments hold nothing yet
+Job = tuple[Group, list[Tensor], list[Tensor], list[list[Tensor]], list[Tensor], bool]
 
 
 class Family(NamedTuple):
@@ -73,32 +71,31 @@ class Family(NamedTuple):
     moments: Callable[[Group], tuple[str, ...]]     # names of the state tensors that are shaped as the parameter
     counts: bool                                    # whether it counts its steps, in "step"
     new: Callable[[Tensor], Tensor]                 # such a tensor before the first step
-    kernels: tuple[Any, ...]                        # None where this torch has none
-    run: Callable[[Job], None]
+    kernels: tuple[str, ...]                        # the kernels that it needs
+    run: Callable[..., None]                        # calls one of them, with all of a `Job`
 
 
 def _sgd_moments(g: Group) -> tuple[str, ...]:
     return ("momentum_buffer",) if g["momentum"] else ()
 
 
-def _run_sgd(job: Job) -> None:
-    g = job.group
-    fused_kernel("sgd")(job.params, job.grads, *(job.moments or [[]]), lr=g["lr"], momentum=g["momentum"],
-                        dampening=g["dampening"], weight_decay=g["weight_decay"], nesterov=g["nesterov"],
-                        maximize=g["maximize"], is_first_step=job.first)
+def _run_sgd(g: Group, params: list[Tensor], grads: list[Tensor], moments: list[list[Tensor]], steps: list[Tensor],
+             first: bool) -> None:
+    FUSED_KERNELS["sgd"](params, grads, *(moments or [[]]), lr=g["lr"], momentum=g["momentum"],
+                         dampening=g["dampening"], weight_decay=g["weight_decay"], nesterov=g["nesterov"],
+                         maximize=g["maximize"], is_first_step=first)
 
 
 def _adam_moments(g: Group) -> tuple[str, ...]:
     return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if g["amsgrad"] else ("exp_avg", "exp_avg_sq")
 
 
-def _run_adam(job: Job) -> None:
-    g = job.group
-    add_to_all_(job.steps, 1)
-    kernel = fused_kernel("adamw" if g["decoupled_weight_decay"] else "adam")
-    kernel(job.params, job.grads, *job.moments, *([] if g["amsgrad"] else [[]]), job.steps, lr=g["lr"],
-           beta1=g["betas"][0], beta2=g["betas"][1], weight_decay=g["weight_decay"], eps=g["eps"],
-           amsgrad=g["amsgrad"], maximize=g["maximize"])
+def _run_adam(g: Group, params: list[Tensor], grads: list[Tensor], moments: list[list[Tensor]], steps: list[Tensor],
+              first: bool) -> None:
+    (beta1, beta2), amsgrad = g["betas"], g["amsgrad"]
+    FUSED_KERNELS["adamw" if g["decoupled_weight_decay"] else "adam"](
+        params, grads, *moments, *([] if amsgrad else [[]]), steps, lr=g["lr"], beta1=beta1, beta2=beta2,
+        weight_decay=g["weight_decay"], eps=g["eps"], amsgrad=amsgrad, maximize=g["maximize"])
 
 
 _SGD = Family(_sgd_moments, False, torch.empty_like, ("sgd",), _run_sgd)
@@ -137,7 +134,7 @@ class KernelStep:
     def look(self) -> None:
         """See again whether the kernel can be used: after parameters or options have changed."""
         self.usable = self.family is not None and can_step_fused(self.opt) and None not in map(
-            fused_kernel, self.family.kernels) and all(map(_takes_kernel, self.opt.param_groups))
+            FUSED_KERNELS.get, self.family.kernels) and all(map(_takes_kernel, self.opt.param_groups))
 
     def __call__(self, decouple: bool = False) -> bool:
         """Step, and say so; or change nothing and return False: the step is left to the optimizer's own `step`.
@@ -149,25 +146,35 @@ class KernelStep:
             return bool(profiled(lambda opt: self._step(decouple))(self.opt))
         return self._step(decouple)
 
-    @torch.no_grad()
     def _step(self, decouple: bool) -> bool:
-        jobs: list[Job] = []
-        for g in self.opt.param_groups:
-            if params := [p for p in g["params"] if p.grad is not None]:
-                grads = [p.grad for p in params]
-                job = self._job(g, params, grads)
-                if job is not None:
-                    jobs.append(job)
-                elif (fitted := self._fitted(g, params, grads)) is not None:
-                    jobs += fitted
-                else:
-                    return False
-        for job in jobs:
-            g = job.group
-            if decouple and g["decays"] and (factor := 1 - g["lr"] * g["wd"]) != 1:
-                multiply_all_(job.params, factor)
-            self.family.run(job)  # type: ignore[union-attr]
-        return True
+        before = torch.is_grad_enabled()
+        torch.set_grad_enabled(False)   # takes half as long as `torch.no_grad()`
+        try:
+            jobs: list[Job] = []
+            for g in self.opt.param_groups:
+                params, grads = g["params"], [*map(GRAD, g["params"])]
+                if any(map(is_, grads, repeat(None))):
+                    params = [p for p in params if p.grad is not None]
+                    grads = [*map(GRAD, params)]
+                if params:
+                    job = self._job(g, params, grads)
+                    if job is not None:
+                        jobs.append(job)
+                    elif (fitted := self._fitted(g, params, grads)) is not None:
+                        jobs += fitted
+                    else:
+                        return False
+            for job in jobs:
+                g, p = job[0], job[1][0]
+                if decouple and g["decays"] and (factor := 1 - g["lr"] * g["wd"]) != 1:
+                    # all are of one kind: a factor of that kind takes 3 µs instead of 8 for six of them
+                    multiply_all_(job[1], factor if p.is_cuda else torch.scalar_tensor(factor, dtype=p.dtype))
+                if job[4]:
+                    add_one_to_all_(job[4])
+                self.family.run(*job)  # type: ignore[union-attr]
+            return True
+        finally:
+            torch.set_grad_enabled(before)
 
     def _job(self, g: Group, params: list[Tensor], grads: list[Tensor]) -> Job | None:
         """What the kernel is called with, None unless all of it fits together.
@@ -176,27 +183,27 @@ class KernelStep:
         equal strides and equal numbers of elements make it safe, and pair the right ones."""
         family, state = self.family, self.opt.state
         assert family is not None
-        names, states = family.moments(g), []
+        moments, steps = [], []
         try:
-            if names:
-                states = [state[p] for p in params]
-            moments = [[s[name] for s in states] for name in names]
-            steps = [s["step"] for s in states] if family.counts else []
-            strides, sizes = [*map(Tensor.stride, params)], [*map(Tensor.numel, params)]
-            if strides != [*map(Tensor.stride, grads)] or sizes != [*map(Tensor.numel, grads)]:
+            if names := family.moments(g):
+                states = [*map(state.__getitem__, params)]
+                for name in names:
+                    moments.append([*map(itemgetter(name), states)])
+                if family.counts:
+                    steps = [*map(STEP, states)]
+            laid_out = params + grads + (moments[0] if moments else [])
+            sized = laid_out + [t for ms in moments[1:] for t in ms] if len(moments) > 1 else laid_out
+            strides, sizes, n = [*map(Tensor.stride, laid_out)], [*map(Tensor.numel, sized)], len(params)
+            if strides != strides[:n] * (len(strides) // n) or sizes != sizes[:n] * (len(sizes) // n):
                 return None
-            if moments and (strides != [*map(Tensor.stride, moments[0])]
-                            or [*map(DTYPE, params)] != [*map(DTYPE, moments[0])]):
+            if moments and [*map(DTYPE, params)] != [*map(DTYPE, moments[0])]:
                 return None
-            for ms in moments:
-                if sizes != [*map(Tensor.numel, ms)]:
-                    return None
             # the kernel would read them on the device
             if steps and params[0].is_cuda and not all(map(IS_CUDA, steps)):
                 return None
         except (KeyError, TypeError, RuntimeError):     # no state yet; no tensor; a sparse one, which has no strides
             return None
-        return Job(g, params, grads, moments, steps, False)
+        return g, params, grads, moments, steps, False
 
     def _fitted(self, g: Group, params: list[Tensor], grads: list[Tensor]) -> list[Job] | None:
         """As `_job`, for the rare cases: state is made, or made to fit. None if the kernel cannot be used."""
@@ -230,7 +237,7 @@ class KernelStep:
                     state[p].setdefault("step", torch.zeros((), dtype=torch.float32, device=p.device))
             job = self._job(g, ps, [grads[i] for i in part])
             assert job is not None
-            jobs.append(job._replace(first=first))
+            jobs.append((*job[:-1], first))
         return jobs
 
 

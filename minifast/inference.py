@@ -16,9 +16,10 @@ from .callback import Callback, CallbackHandler
 from .checks import positive_int
 from .columns import as_metrics, state_holders
 from .data import DataBunch, DatasetType
+from .denominators import unreduced
 from .device_loader import DeviceDataLoader
 from .frames import frames_forgotten
-from .losses import class_axis, loss_activation, task_of, unreduced
+from .losses import class_axis, loss_activation, task_of
 from .progress import Progress
 from .snapshot import preserved
 from .state import Changes, State

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .callback import CallbackHandler
 from .checks import no_gradient, one_number
-from .losses import batch_weight
+from .denominators import batch_weight
 from .utils import listify, run_model, smoothed, weighted_mean
 
 __all__ = ["forward", "train_batch", "validate", "fit"]

@@ -1,23 +1,21 @@
 """Losses for outputs of any shape, and what is known of a loss: its activation, its loss of each sample."""
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import number
-from .torch_private import as_written, nll_total
-from .utils import batch_length, first_tensor, listify, map_tensors, shape_of, wide
+from .torch_private import as_written
+from .utils import shape_of
 
 __all__ = ["CrossEntropyFlat", "LabelSmoothingCrossEntropy", "MSELossFlat", "BCEWithLogitsFlat", "loss_activation",
-           "task_of", "class_axis", "batch_weight", "sample_weights", "unreduced"]
+           "task_of", "class_axis"]
 
 
 class CrossEntropyFlat(nn.CrossEntropyLoss):
@@ -106,13 +104,7 @@ _TORCH_ACTIVATIONS: dict[Any, Callable[[Tensor], Tensor]] = {
     **dict.fromkeys((nn.NLLLoss, F.nll_loss, nn.PoissonNLLLoss, F.poisson_nll_loss), torch.exp),
 }
 
-# torch's losses that are a mean over the targets that count, by the weights of their classes
-_OF_CLASSES: tuple[type, ...] = (nn.CrossEntropyLoss, nn.NLLLoss)
-if hasattr(nn, "LinearCrossEntropyLoss"):   # of the newest torch
-    _OF_CLASSES += (nn.LinearCrossEntropyLoss,)
-
-
-def _core(loss_func: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+def written(loss_func: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """What is behind partials and `torch.compile`, and the arguments and keywords that the partials give it."""
     args: tuple[Any, ...] = ()
     keywords: dict[str, Any] = {}
@@ -120,8 +112,8 @@ def _core(loss_func: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
         if isinstance(loss_func, partial):
             args, keywords = (*loss_func.args, *args), {**loss_func.keywords, **keywords}
             loss_func = loss_func.func
-        elif (written := as_written(loss_func)) is not None:
-            loss_func = written
+        elif (original := as_written(loss_func)) is not None:
+            loss_func = original
         else:
             return loss_func, args, keywords
 
@@ -134,7 +126,7 @@ def loss_activation(loss_func: Any) -> Callable[[Tensor], Tensor]:
     >>> loss_activation(nn.BCEWithLogitsLoss())(torch.zeros(1))
     tensor([0.5000])
     """
-    loss_func, _, _ = _core(loss_func)
+    loss_func, _, _ = written(loss_func)
     if (own := getattr(loss_func, "activation", None)) is not None:
         return own  # type: ignore[no-any-return]
     known = [loss_func] if inspect.isroutine(loss_func) else type(loss_func).__mro__
@@ -158,7 +150,7 @@ def task_of(loss_func: Any) -> str | None:
     >>> task_of(partial(F.cross_entropy, label_smoothing=0.1)), task_of(BCEWithLogitsFlat()), task_of(max)
     ('classes', 'labels', None)
     """
-    loss_func, *_ = _core(loss_func)
+    loss_func, *_ = written(loss_func)
     known = [loss_func] if inspect.isroutine(loss_func) else type(loss_func).__mro__
     return getattr(loss_func, "task", None) or next((_TASKS[k] for k in known if k in _TASKS), None)
 
@@ -166,133 +158,5 @@ def task_of(loss_func: Any) -> str | None:
 def class_axis(loss_func: Any) -> int:
     """The axis of a batch's outputs along which a classifier's loss has the classes: its attribute `axis`, else 1 as in
     torch's losses."""
-    loss_func, *_ = _core(loss_func)
+    loss_func, *_ = written(loss_func)
     return getattr(loss_func, "axis", 1)
-
-
-# ---- over how much a loss is a mean
-
-def batch_weight(loss_func: Any, output: Any, target: Any, inputs: Any = None, loss: Any = None) -> Any:
-    """Over how much the loss of a batch is a mean: the weight with which it joins the mean over several batches.
-
-    `loss_func(output, *target)` is the loss (or a metric). The weight is, of these, the first that applies:
-
-    * the loss's own `denominator`: a method or attribute, called with the same arguments as the loss. It returns a
-      number, a tensor of one number, or None if the loss is a sum;
-    * None for `reduction="sum"`: such losses are added;
-    * for cross-entropy and NLL the number of targets that are not `ignore_index`, or the sum of their classes' weights;
-    * the number of samples: see `batch_length` (of `target`, else of `inputs`).
-
-    It is a number if that is known without waiting for a GPU, else a tensor on the batch's device. 0 means that nothing
-    in the batch counts; its loss is then no number. `loss`: what `loss_func` has returned, if it is at hand with its
-    graph, where torch keeps the sum.
-
-    >>> batch_weight(nn.CrossEntropyLoss(ignore_index=9), torch.randn(4, 3), tensor([0, 9, 9, 2]))
-    2
-    >>> class Masked(nn.Module):
-    ...     def forward(self, output, target, mask): return ((output - target)**2 * mask).sum() / mask.sum()
-    ...     def denominator(self, output, target, mask): return mask.sum()
-    >>> batch_weight(Masked(), torch.ones(3), [torch.zeros(3), tensor([1, 1, 0])])
-    tensor(2)
-    """
-    core, args, keywords = _core(loss_func)
-    if (own := getattr(core, "denominator", None)) is not None:
-        return own(*args, output, *listify(target), **keywords)
-    if _reduction(core, keywords) == "sum":
-        return None
-    if _is_of_classes(core) and isinstance(first := target[0] if isinstance(target, list) else target, Tensor):
-        return _on_host(total) if (total := nll_total(loss)) is not None else _weight_of(first, core, keywords)
-    return batch_length(target, inputs)
-
-
-def _reduction(core: Any, keywords: dict[str, Any]) -> str:
-    return str(keywords.get("reduction") or getattr(core, "reduction", "mean"))
-
-
-def _is_of_classes(core: Any) -> bool:
-    return core is F.cross_entropy or core is F.nll_loss or isinstance(core, _OF_CLASSES)
-
-
-def _on_host(total: Tensor) -> Any:
-    return total.numpy().item() if total.device.type == "cpu" else total
-
-
-def _class_weights(core: Any, keywords: dict[str, Any]) -> tuple[Tensor | None, int]:
-    weight = keywords.get("weight", getattr(core, "weight", None))
-    ignored = keywords.get("ignore_index", getattr(core, "ignore_index", None))
-    return weight, -100 if ignored is None else ignored
-
-
-def _weight_of(target: Tensor, core: Any, keywords: dict[str, Any]) -> Any:
-    weight, ignored = _class_weights(core, keywords)
-    if weight is None and target.device.type == "cpu" and not target.is_floating_point():
-        return int(np.count_nonzero(target.numpy() != ignored))     # a third of what the tensors' own way takes
-    return _on_host(_weight_of_each(target, weight, ignored).sum())
-
-
-def _weight_of_each(target: Tensor, weight: Tensor | None, ignored: int) -> Tensor:
-    if target.is_floating_point():  # shares of the classes: torch takes the mean over all, whatever the classes weigh
-        return torch.ones_like(target.select(min(1, target.ndim - 1), 0))
-    counts = (target := target.long()) != ignored
-    return counts if weight is None else wide(weight)[target.masked_fill(~counts, 0)] * counts
-
-
-def sample_weights(loss_func: Any) -> Callable[..., Tensor | None]:
-    """A function of (output, *targets): the weight of each sample's loss in the batch's, (n,); None: all weigh 1.
-
-    As `batch_weight`, for samples instead of batches.
-
-    >>> sample_weights(nn.CrossEntropyLoss(weight=tensor([1.0, 3.0])))(torch.randn(2, 2), tensor([0, 1]))
-    tensor([1., 3.])
-    """
-    core, args, keywords = _core(loss_func)
-    own = getattr(core, "denominator", None)
-
-    def weights(output: Any, *targets: Any) -> Tensor | None:
-        n = batch_length(output)
-        if own is not None:     # of a batch it is known only as a whole: each sample is one
-            each = [map_tensors([output, *targets], lambda t, i=i: t[i:i + 1]) for i in range(n)]  # type: ignore[misc]
-            found = [own(*args, *arguments, **keywords) for arguments in each]
-            device = first_tensor(output).device    # type: ignore[union-attr]
-            return None if None in found else torch.stack([torch.as_tensor(w, device=device) for w in found])
-        if not _is_of_classes(core) or _reduction(core, keywords) == "sum" or not isinstance(targets[0], Tensor):
-            return None
-        return _weight_of_each(targets[0], *_class_weights(core, keywords)).reshape(n, -1).sum(1)
-    return weights
-
-
-def unreduced(loss_func: Any) -> Callable[..., Tensor]:
-    """A function of (output, *targets): the loss of each sample, (n,), as `loss_func` would give it for that sample
-    alone. What it ignores does not count; 0 for a sample in which all is ignored.
-
-    `loss_func`: a loss with a `reduction`, as attribute or argument; it is copied, never changed. TypeError for others.
-
-    >>> unreduced(nn.MSELoss())(torch.zeros(2, 2), tensor([[1.0, 3.0], [0.0, 0.0]]))
-    tensor([5., 0.])
-    """
-    core, args, keywords = _core(loss_func)
-    if hasattr(core, "reduction"):
-        each = copy.copy(core)
-        each.reduction = "none"
-        each = partial(each, *args, **keywords)
-    elif _takes_reduction(core):
-        each = partial(core, *args, **{**keywords, "reduction": "none"})
-    else:
-        raise TypeError(f"{loss_func!r} cannot give one loss for each sample: it has no `reduction`")
-    is_sum, weights = _reduction(core, keywords) in ("sum", "batchmean"), sample_weights(loss_func)
-
-    def losses(output: Any, *targets: Any) -> Tensor:
-        parts: Tensor = each(output, *targets).reshape(batch_length(output), -1)
-        if is_sum:
-            return parts.sum(1)
-        if (w := weights(output, *targets)) is None:
-            return parts.mean(1)
-        return (parts.sum(1) / w).masked_fill(w == 0, 0.0)
-    return losses
-
-
-def _takes_reduction(func: Any) -> bool:
-    try:
-        return "reduction" in inspect.signature(func).parameters
-    except ValueError:      # built in, without a signature
-        return False

@@ -231,7 +231,10 @@ class OptimWrapper:
             raise ValueError(f"{name}={list(value)} has {len(value)} values for {self.n_groups} layer groups")
         for g in self.opt.param_groups:
             v = value[g["layer_group"]] if per_group else value
-            if isinstance(old := g[key], Tensor):
+            old = g[key]
+            if type(old) is float:
+                g[key] = v
+            elif isinstance(old, Tensor):
                 old.fill_(v)    # a captured graph reads it there
             else:
                 g[key] = v if i is None else (*old[:i], v, *old[i + 1:])

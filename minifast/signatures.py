@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from .checks import did_you_mean
@@ -10,8 +11,9 @@ from .state import EVENTS, Changes, State
 
 __all__ = ["Listener", "Listeners", "check_callback", "listeners"]
 
-# a callback, one of its handlers, and the fields that the handler reads by position (None: all of them, by keyword)
-Listener = tuple[Any, Callable[..., Changes | None], tuple[str, ...] | None]
+# a callback, one of its handlers, and what takes the handler's arguments from the state's fields (None: it has none)
+Read = Callable[[dict[str, Any]], tuple[Any, ...]]
+Listener = tuple[Any, Callable[..., Changes | None], Read | None]
 Listeners = dict[str, list[Listener]]
 ROLES = ("training", "fit", "watching", "process")
 
@@ -47,7 +49,13 @@ def _listener(callback: Any, event: str, base: type) -> Listener | None:
             raise TypeError(f"{type(callback).__name__}.on_{event} reads {name!r}, which the state does not have."
                             + did_you_mean(name, State.__dataclass_fields__))
     if any(p.kind is p.VAR_KEYWORD for p in params):
-        return callback, handler, None
+        return callback, lambda fields: handler(**fields), lambda fields: (fields,)
     if hasattr(handler, "__wrapped__") or any(p.kind is p.KEYWORD_ONLY for p in params):    # these want the names
-        return callback, lambda *values: handler(**dict(zip(names, values, strict=True))), names
-    return callback, handler, names     # by position: half the time that keywords take
+        return callback, lambda fields: handler(**{n: fields[n] for n in names}), lambda fields: (fields,)
+    return callback, handler, _reader(names)    # by position: half the time that keywords take
+
+
+def _reader(names: tuple[str, ...]) -> Read | None:
+    if len(names) > 1:
+        return itemgetter(*names)
+    return (lambda fields: (fields[names[0]],)) if names else None

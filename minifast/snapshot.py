@@ -144,9 +144,9 @@ class Moment:
         return state
 
     def _walk(self, x: Any, place: str) -> None:
-        todo = [(x, place)]
+        todo: list[tuple[Any, Any]] = [(x, place)]
         while todo:
-            x, place = todo.pop()
+            x, at = todo.pop()      # what it is, and the place where it is: a name, or (a place, a key there)
             if type(x) in PLAIN or id(x) in self._seen:
                 continue
             inner: Any = ()
@@ -165,12 +165,12 @@ class Moment:
                 if isinstance(x, types.FunctionType) and vars(x):
                     self._contents.append((x, None, dict(vars(x))))
             elif not is_code(x) and isinstance(x, Iterator):
-                self.lost.append((place, type(x).__name__))
+                self.lost.append((_spelled(at), type(x).__name__))
             if isinstance(inner, dict):
-                todo += [(v, f"{place}.{key}") for key, v in inner.items() if type(v) not in PLAIN]
+                todo += [(v, (at, key)) for key, v in inner.items() if type(v) not in PLAIN]
             elif isinstance(inner, (list, tuple, frozenset)):
                 pairs = isinstance(x, dict)
-                todo += [(v[1], f"{place}.{v[0]}") if pairs else (v, place) for v in inner if type(v) not in PLAIN]
+                todo += [(v[1], (at, v[0])) if pairs else (v, at) for v in inner if type(v) not in PLAIN]
 
     def _keep_tensor(self, x: Tensor) -> None:
         # what has a graph behind it is computed, not written
@@ -202,6 +202,14 @@ class Moment:
         for dl, state in self._loaders:
             dl.load_state_dict(state)
         set_rng_state(self._random_state)
+
+
+def _spelled(place: Any) -> str:
+    """A place in words: not before it is wanted, since a key may be a tensor, which takes long to print."""
+    if not isinstance(place, tuple):
+        return str(place)
+    where, key = place
+    return f"{_spelled(where)}.{type(key).__name__ if isinstance(key, Tensor) else key}"
 
 
 def _unchanged(x: Any, state: Any) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 __all__ = ["listify", "camel2snake", "map_tensors", "run_model", "joined", "tensors_in", "to_device", "to_detach",
-           "first_tensor", "batch_length", "wide", "even_mults", "is_plain", "shape_of", "read_numbers",
+           "first_tensor", "batch_length", "wide", "on_host", "even_mults", "is_plain", "shape_of", "read_numbers",
            "weighted_mean", "smoothed", "rng_state", "set_rng_state", "one_thread"]
 
 
@@ -159,6 +159,11 @@ def _length(x: Any, nested: bool = False) -> int | None:
 def wide(x: Tensor) -> Tensor:
     """`x` in at least 32 bits: a sum in 16 has two or three digits."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def on_host(total: Tensor) -> Any:
+    """A tensor of one number as a number, if that need not wait for a GPU; else the tensor."""
+    return total.numpy().item() if total.device.type == "cpu" else total
 
 
 def even_mults(start: float, stop: float, n: int) -> list[float]:

@@ -30,6 +30,7 @@ RANKS = {
     "signatures": 3.5,
     "callback": 4,
     "losses": 4.5,
+    "denominators": 4.6,
     "loop": 5,
     "optimizer_state": 5.5,
     "fused": 5.7,
@@ -153,7 +154,7 @@ def test_every_module_has_a_rank():
 
 
 def test_the_imports_are_read():
-    assert set(own_imports("loop")) == {"callback", "checks", "losses", "utils"}
+    assert set(own_imports("loop")) == {"callback", "checks", "denominators", "utils"}
     assert {"callbacks.one_cycle", "plots"} <= set(own_imports("learner")) | set(own_imports("recorder"))
 
 

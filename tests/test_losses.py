@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn, tensor
 
+from minifast.denominators import unreduced
 from minifast.losses import (
     BCEWithLogitsFlat,
     CrossEntropyFlat,
     LabelSmoothingCrossEntropy,
     MSELossFlat,
     loss_activation,
-    unreduced,
 )
 
 

@@ -10,16 +10,9 @@ from torch import nn, optim, tensor
 from minifast.callback import Callback
 from minifast.callbacks import GradientAccumulation, LossMetrics, MixedTargets, MixUpLoss
 from minifast.data import DataBunch
+from minifast.denominators import batch_weight, sample_weights, unreduced
 from minifast.learner import Learner
-from minifast.losses import (
-    BCEWithLogitsFlat,
-    CrossEntropyFlat,
-    LabelSmoothingCrossEntropy,
-    MSELossFlat,
-    batch_weight,
-    sample_weights,
-    unreduced,
-)
+from minifast.losses import BCEWithLogitsFlat, CrossEntropyFlat, LabelSmoothingCrossEntropy, MSELossFlat
 
 N, C, T = 22, 3, 4      # samples, classes, positions of a sequence; batches of 7 leave a last one of one sample
 WEIGHT = tensor([0.2, 1.0, 5.0])

@@ -76,7 +76,8 @@ class Interruption(LearnerCallback):
             signal.signal(number, self.replaced[number])
 
     def on_batch_end(self) -> None:
-        self._end_the_run()
+        if self.learn.interrupted:
+            self._end_the_run()
 
     def on_epoch_end(self) -> None:
         self._end_the_run()

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ..callback import LearnerCallback
 from ..checks import positive_float
+from ..denominators import batch_weight, sample_weights, unreduced
 from ..loaders import settled
-from ..losses import batch_weight, loss_activation, sample_weights, unreduced
+from ..losses import loss_activation
 from ..state import Changes
 from ..utils import batch_length, listify, map_tensors, tensors_in
 
