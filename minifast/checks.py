@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["anything", "as_path", "check_callable", "check_momenta", "did_you_mean", "few_of", "figures", "file_name",
-           "flag", "loss_or_none", "loss_value", "no_gradient", "number", "one_number", "positive_float",
+__all__ = ["anything", "as_path", "check_callable", "check_momenta", "check_one_each", "did_you_mean", "few_of", "figures",
+           "file_name", "flag", "loss_or_none", "loss_value", "no_gradient", "number", "one_number", "positive_float",
            "positive_int", "short", "whole_number"]
 
 
@@ -170,6 +170,13 @@ def one_number(loss: Tensor) -> Tensor:
         raise ValueError(f"the loss of a batch must be one number, not a tensor of shape {tuple(loss.shape)}: "
                          "return its mean (in torch's loss functions that is reduction='mean')")
     return loss
+
+
+def check_one_each(names: list[str], values: list[Any]) -> None:
+    """ValueError unless there is a value for the validation loss and one for each of the metrics `names`."""
+    if len(values) != 1 + len(names):
+        raise ValueError(f"the metrics {names} gave {len(values) - 1} values; on_epoch_end of each must return "
+                         "{'last_metrics': last_metrics + [value]}")
 
 
 def no_gradient(loss: Tensor, output: Any) -> RuntimeError:

@@ -8,22 +8,20 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .callback import CallbackHandler
-from .checks import no_gradient, one_number
+from .checks import check_one_each, no_gradient, one_number
 from .denominators import batch_weight
 from .utils import listify, run_model, smoothed, weighted_mean
 
 __all__ = ["forward", "train_batch", "validate", "fit"]
 
 
-def forward(learn: Any, handler: CallbackHandler, batch: Any) -> Tensor:
+def forward(learn: Any, handler: CallbackHandler, batch: Any) -> torch.Tensor:
     """What training and validation share: the batch, the model, the loss, and over how much that is a mean."""
     s, fire = handler.state, handler.fire
     s.last_input, s.last_target = batch
-    s.last_output = s.last_loss = None
-    s.stop_epoch = False
+    s.last_output, s.last_loss, s.stop_epoch = None, None, False
     fire("batch_begin")
     s.last_output = run_model(learn.model, s.last_input)
     fire("loss_begin")
@@ -74,9 +72,7 @@ def validate(learn: Any, handler: CallbackHandler, dl: Iterable[Any]) -> None:
             break
     s.last_metrics = [weighted_mean(losses, weights)]
     handler.fire("epoch_end", handler.of_metrics)
-    if len(s.last_metrics) != 1 + len(s.metrics_names):
-        raise ValueError(f"the metrics {s.metrics_names} gave {len(s.last_metrics) - 1} values; on_epoch_end of each "
-                         "must return {'last_metrics': last_metrics + [value]}")
+    check_one_each(s.metrics_names, s.last_metrics)
 
 
 def fit(learn: Any, handler: CallbackHandler) -> None:
