@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["anything", "as_path", "check_callable", "check_momenta", "check_one_each", "did_you_mean", "few_of", "figures",
-           "file_name", "flag", "loss_or_none", "loss_value", "no_gradient", "number", "one_number", "positive_float",
-           "positive_int", "short", "whole_number"]
+__all__ = ["anything", "as_path", "check_callable", "check_momenta", "check_one_each", "did_you_mean", "few_of",
+           "figures", "file_name", "flag", "loss_or_none", "loss_value", "no_gradient", "number", "one_number",
+           "positive_float", "positive_int", "short", "whole_number"]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

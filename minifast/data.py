@@ -12,8 +12,8 @@ from torch.utils.data import Dataset, IterableDataset
 
 from .arrays import as_inputs, as_targets, batch_of_one, fitting_loss, rows_at_random
 from .checks import as_path, did_you_mean
-from .device_loader import DeviceDataLoader, default_device, resolved
-from .loaders import Batch, Loader, TensorLoader, ToPair, generators_kept, make_loader, require_batch, settled
+from .device_loader import DeviceDataLoader, concrete_device, default_device
+from .loaders import Batch, Loader, TensorLoader, ToPair, generators_kept, make_loader, require_batch, seed_or_drawn
 from .samplers import use_sampler
 from .streams import StreamLoader
 from .utils import batch_length, joined, to_detach, to_device
@@ -67,7 +67,7 @@ class DataBunch:
                  device: torch.device | str | None = None, dl_tfms: Any = None, *, path: Path | str = ".",
                  loss_func: Callable[..., Any] | None = None, classes: Sequence[Any] | None = None,
                  to_pair: ToPair | None = None, n_batches: int | None = None, sampler: Any = None) -> None:
-        self.device = default_device() if device is None else resolved(device)
+        self.device = default_device() if device is None else concrete_device(device)
 
         def prepared(dl: Any) -> DeviceDataLoader:
             return dl if isinstance(dl, DeviceDataLoader) else DeviceDataLoader(dl, self.device, dl_tfms, to_pair)
@@ -111,7 +111,7 @@ class DataBunch:
         >>> [part.shape for part in data.one_batch()[0]]
         [torch.Size([4, 3]), torch.Size([4, 1])]
         """
-        seed = settled(seed)  # once: the order of training must not depend on which other sets there are
+        seed = seed_or_drawn(seed)  # once: the order of training must not depend on which other sets there are
 
         def dl(dataset: Any, bs: int, train: bool = False) -> DeviceDataLoader:
             made = make_loader(dataset, bs, train, train and drop_last, seed, num_workers, collate_fn, to_pair)
@@ -151,7 +151,7 @@ class DataBunch:
         >>> data.classes, len(data.train_ds), len(data.valid_ds), data.one_batch()[0].dtype
         (['no', 'yes'], 40, 10, torch.float32)
         """
-        seed, x = settled(seed), as_inputs(x)
+        seed, x = seed_or_drawn(seed), as_inputs(x)
         y, classes = as_targets(y, loss_func, classes)
         val_bs = bs if val_bs is None else val_bs
         train_rows = valid_rows = None

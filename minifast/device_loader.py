@@ -24,10 +24,10 @@ def default_device() -> torch.device:
     >>> default_device().type in ("cpu", "cuda")
     True
     """
-    return resolved(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return concrete_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def resolved(device: torch.device | str | int) -> torch.device:
+def concrete_device(device: torch.device | str | int) -> torch.device:
     """The device as tensors name theirs: `cuda` is `cuda:0`, so that the two compare equal."""
     try:
         device = torch.device(device)
@@ -60,7 +60,7 @@ class DeviceDataLoader:
                  to_pair: ToPair | None = None) -> None:
         self.dl: Any = _restartable(dl)
         self.tfms = listify(tfms)
-        self.device = default_device() if device is None else resolved(device)
+        self.device = default_device() if device is None else concrete_device(device)
         self.to_pair = to_pair or _usual_pair(dl)
         self.begun_at: dict[str, Any] | None = None
 

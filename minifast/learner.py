@@ -25,27 +25,17 @@ from .callbacks.precision import MixedPrecision
 from .callbacks.scheduler import ParamScheduler
 from .callbacks.terminate import TerminateOnNaNCallback
 from .check import Report, check
-from .checks import as_path, file_name, positive_int, short
+from .checks import as_path, file_name, positive_int
 from .columns import as_metrics
-from .data import DataBunch, DatasetType
+from .data import DataBunch
 from .frames import frames_forgotten, one_run_at_a_time
 from .fused import AdamW
-from .inference import augmented_predictions, loader_for, prediction, predictions, run_validation
-from .interpret import ClassificationInterpretation, show_results
-from .layer_groups import (
-    DEFAULT_LR,
-    check_own,
-    cut,
-    freeze_before,
-    groups_of,
-    learning_rates,
-    make_opt,
-    set_opt,
-    weight_decay,
-)
+from .layer_groups import DEFAULT_LR, LayerGroups, LearningRate, weight_decay
 from .layers import is_lazy
-from .one_cycle_forms import OF_FORM
+from .losses import LossFunction
+from .one_cycle_forms import OF_FORM, Form
 from .optimizer import DEFAULT_WD, OptimWrapper
+from .predicting import Predicting
 from .progress import OneBar, Progress, say
 from .recorder import Recorder
 from .report import write_report
@@ -59,7 +49,8 @@ from .weights import load_weights, save_weights
 
 __all__ = ["Learner", "fit_one_cycle", "lr_find"]
 
-class Learner:
+
+class Learner(LayerGroups, Predicting):
     """A model, its data, its loss and its optimizer: all that training needs, and the methods that train.
 
     `data`: a `DataBunch`. `model`: any module whose outputs the loss function accepts; it moves to the data's device.
@@ -82,7 +73,7 @@ class Learner:
     """
 
     def __init__(self, data: DataBunch, model: nn.Module, opt_func: Callable[..., torch.optim.Optimizer] = AdamW,
-                 loss_func: Callable[..., Any] | None = None, metrics: Any = None, true_wd: bool = True,
+                 loss_func: LossFunction | None = None, metrics: Any = None, true_wd: bool = True,
                  bn_wd: bool = True, wd: float = DEFAULT_WD, train_bn: bool = True, path: str | Path | None = None,
                  model_dir: str | Path = "models", callback_fns: Any = None, callbacks: Any = None,
                  layer_groups: Sequence[nn.Module] | None = None,
@@ -93,7 +84,7 @@ class Learner:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
         self.data, self.model = data, model.to(data.device)
-        self.loss_func: Callable[..., Any] = loss_func or data.loss_func    # type: ignore[assignment]
+        self.loss_func: LossFunction = loss_func or data.loss_func    # type: ignore[assignment]
         if self.loss_func is None:
             raise ValueError("the data brings no loss function of its own: pass loss_func=, for example "
                              "CrossEntropyFlat() for classes, MSELossFlat() for quantities")
@@ -119,7 +110,7 @@ class Learner:
     # ---- training
 
     @one_run_at_a_time
-    def fit(self, epochs: int, lr: Any = DEFAULT_LR, wd: float | None = None, callbacks: Any = None,
+    def fit(self, epochs: int, lr: LearningRate = DEFAULT_LR, wd: float | None = None, callbacks: Any = None,
             checkpoint: str | Path | None = None) -> None:
         """Train for `epochs` epochs at a constant learning rate. Afterwards `stopped` says why it ended early, or None.
 
@@ -131,16 +122,16 @@ class Learner:
         >>> fake_learner().fit(2, 1e-2)
         """
         epochs = positive_int("epochs", epochs)
-        set_opt(self, self.lr_range(lr), None if wd is None else weight_decay(wd))
+        self._set_opt(self.lr_range(lr), None if wd is None else weight_decay(wd))
         if checkpoint is not None:
             callbacks = [*listify(callbacks), Checkpoint(self, checkpoint)]
         self._run(epochs, self.taking_part(callbacks))
 
     @one_run_at_a_time
-    def fit_one_cycle(self, cyc_len: int, max_lr: Any = DEFAULT_LR, moms: tuple[float, float] | None = OF_FORM,
+    def fit_one_cycle(self, cyc_len: int, max_lr: LearningRate = DEFAULT_LR, moms: tuple[float, float] | None = OF_FORM,
                       div_factor: float = OF_FORM, pct_start: float = OF_FORM, final_div: float | None = None,
                       wd: float | None = None, callbacks: Any = None, tot_epochs: int | None = None,
-                      start_epoch: int | None = None, form: Any = "linear_cosine",
+                      start_epoch: int | None = None, form: str | Form = "linear_cosine",
                       checkpoint: str | Path | None = None) -> None:
         """Train for `cyc_len` epochs by the 1cycle policy: the learning rate up, then down, momentum the other way.
 
@@ -158,9 +149,9 @@ class Learner:
         self.fit(cyc_len, max_lr, wd, [*listify(callbacks), one_cycle], checkpoint)
 
     @one_run_at_a_time
-    def fit_fc(self, tot_epochs: int = 1, lr: Any = DEFAULT_LR, moms: tuple[float, float] | None = (0.95, 0.85),
-               start_pct: float = 0.72, wd: float | None = None, callbacks: Any = None,
-               checkpoint: str | Path | None = None) -> None:
+    def fit_fc(self, tot_epochs: int = 1, lr: LearningRate = DEFAULT_LR,
+               moms: tuple[float, float] | None = (0.95, 0.85), start_pct: float = 0.72, wd: float | None = None,
+               callbacks: Any = None, checkpoint: str | Path | None = None) -> None:
         """Train for `tot_epochs` epochs at a flat learning rate that falls to 0 as half a cosine at the end.
 
         `lr`: the flat rate, in any form that `fit` takes; default slice(3e-3). `moms`: momentum while it is flat, and
@@ -217,7 +208,7 @@ class Learner:
 
     def _range_test(self, finder: Callable[[], LRFinder], wd: float | None) -> RangeTest:
         self.lr_finder = finder()
-        set_opt(self, self.opt.values("lr"), None if wd is None else weight_decay(wd))
+        self._set_opt(self.opt.values("lr"), None if wd is None else weight_decay(wd))
         epochs = -(-self.lr_finder.num_it // len(self.data.train_dl))      # rounded up
         shown = OneBar(self.lr_finder.num_it, self.silent)
         self._run(epochs, [*self.taking_part(in_fit=False), self.lr_finder], shown)
@@ -278,93 +269,6 @@ class Learner:
             say(str(report))
         return report
 
-    # ---- layer groups and the optimizer
-
-    @property
-    def opt(self) -> OptimWrapper:
-        """The optimizer; made when it is first used, and made again when other parameters are to be trained.
-
-        One of your own, `learn.opt = OptimWrapper(opt)`, keeps its parameter groups: they are the layer groups.
-        ValueError at once if it leaves out trainable parameters. `learn.opt = None`: it is made again."""
-        if self._opt is None:
-            self._opt = make_opt(self)
-        return self._opt
-
-    @opt.setter
-    def opt(self, opt: OptimWrapper | None) -> None:
-        if not (opt is None or isinstance(opt, OptimWrapper)):
-            raise TypeError(f"learn.opt must be an OptimWrapper, not {type(opt).__name__}: OptimWrapper(opt) makes one")
-        if opt is not None:
-            check_own(self, opt)
-        self._opt_before = self._opt or self._opt_before
-        self._opt = opt
-
-    @property
-    def has_opt(self) -> bool:
-        """Whether an optimizer exists yet."""
-        return self._opt is not None
-
-    @property
-    def layer_groups(self) -> list[nn.Module]:
-        """The parts of the model that can have learning rates of their own, the first one first: `split` makes them."""
-        return groups_of(self)
-
-    @layer_groups.setter
-    def layer_groups(self, groups: Any) -> None:
-        groups = listify(groups)
-        if odd := [g for g in groups if not isinstance(g, nn.Module)]:
-            raise TypeError(f"layer_groups must be modules, not {short(odd[0])}; learn.split makes them")
-        self._cut = groups
-        self.opt = None
-
-    def lr_range(self, lr: Any) -> float | list[float]:
-        """Learning rates for the layer groups: a number stays one; `slice(a, b)` is spread from `a` for the first group
-        to `b` for the last by equal factors; `slice(b)` is `b` for the last group and `b / 10` for all others.
-
-        For an optimizer with parameter groups of its own a number is the learning rate of the last one, and the others
-        keep their ratio to it; in a fit that names none they are the optimizer's.
-
-        >>> fake_learner(layer_group_count=3).lr_range(slice(1e-2))
-        [0.001, 0.001, 0.01]
-        """
-        return learning_rates(self, lr)
-
-    def split(self, split_on: Any) -> Learner:
-        """Cut the model into layer groups, each beginning at one of the given modules or parameters (or a function of
-        the model that returns them, or a list of lists of layers and parameters). Returns itself.
-
-        TypeError or ValueError, and nothing is changed, if that cannot be done; also in the middle of a fit where
-        hyper-parameters differ between the layer groups so far, and for an optimizer that has groups of its own.
-
-        >>> learn = fake_learner(layer_group_count=3)
-        >>> len(learn.split([learn.model[-1]]).layer_groups)
-        2
-        """
-        cut(self, split_on)
-        return self
-
-    def freeze_to(self, n: int) -> None:
-        """Freeze the layer groups before the `n`-th (but with `train_bn` their normalisation layers), free the rest.
-
-        Also in the middle of a fit, which then goes on with what is trained now. ValueError if there is no such group.
-
-        >>> learn = fake_learner(layer_group_count=3)
-        >>> learn.freeze_to(-1)
-        >>> [next(g.parameters()).requires_grad for g in learn.layer_groups]
-        [False, False, True]
-        """
-        freeze_before(self, n)
-
-    def freeze(self) -> None:
-        """Train the last layer group only."""
-        if len(self.layer_groups) == 1:
-            raise ValueError("the model has one layer group, so nothing would be frozen: cut it with learn.split first")
-        self.freeze_to(-1)
-
-    def unfreeze(self) -> None:
-        """Train all layer groups."""
-        self.freeze_to(0)
-
     # ---- callbacks and a look inside
 
     def mixup(self, alpha: float = 0.4, stack_x: bool = False, stack_y: bool = True) -> Learner:
@@ -415,120 +319,13 @@ class Learner:
         """The model's layers: output shapes for a training batch, parameters, whether they are trained, size."""
         return model_summary(self)
 
-    def _replace(self, kind: type[Callback], callback: Callback | None) -> Learner:
-        self.callbacks = [cb for cb in listify(self.callbacks) if type(cb) is not kind] + listify(callback)
-        return self
-
-    # ---- inference
-
-    @frames_forgotten
-    def validate(self, dl: Any = None, callbacks: Any = None, metrics: Any = None) -> list[Any]:
-        """[loss, metric, ...] over `dl` (default: the validation data) in eval mode; nothing is recorded or changed."""
-        dl = self.data.wrap(dl) if dl is not None else self.data.valid_dl
-        if dl is None:
-            raise ValueError("there is no validation data: give some to the DataBunch, or pass dl=")
-        metrics = listify(self.metrics if metrics is None else metrics)
-        return run_validation(self, dl, metrics, callbacks).last_metrics
-
-    @frames_forgotten
-    def get_preds(self, ds_type: Any = DatasetType.Valid, activ: Callable[[Any], Any] | None = None,
-                  with_loss: bool = False, n_batch: int | None = None, *, dl: Any = None) -> list[Any]:
-        """[predictions, targets], and with `with_loss` the loss of each sample, on the CPU, in the order of the data.
-
-        ds_type: of which data; the training data comes in order and whole, where it is known.
-        activ: makes predictions of a batch's outputs; None: what belongs to the loss, softmax for cross-entropy.
-        with_loss: whether the losses are wanted too.
-        n_batch: only of the first batches; None: of all.
-        dl: in place of `ds_type`: a loader, a list of batches, a data set, or new inputs (an array, a list of samples
-            or of files), which are prepared as for validation; their targets are 0. (As `ds_type` they will do too.)
-
-        Dicts, tuples and named tuples of outputs stay such; what differs in size from batch to batch comes as a list
-        with one for each sample. ValueError if there is not one batch.
-
-        >>> preds, targets = fake_learner().get_preds()
-        >>> preds.shape, targets.shape, fake_learner().get_preds(dl=torch.randn(3, 5))[0].shape
-        (torch.Size([5, 4]), torch.Size([5]), torch.Size([3, 4]))
-        """
-        found = predictions(self, loader_for(self.data, ds_type, dl), activ, with_loss, n_batch)
-        return found[:3] if with_loss else found[:2]
-
-    @frames_forgotten
-    def predict(self, item: Any, thresh: float = 0.5) -> tuple[Any, Any, Any]:
-        """What the model says of one sample: (value, value as a tensor, probabilities or outputs).
-
-        item: a sample's inputs as the data set gives them, or an array, a tuple or a dict of several; for pictures a
-            path or PIL image too.
-        thresh: the probability above which a label is given.
-
-        The value goes by the loss and the shape of the output:
-
-        - one of several classes: its name (a `Category`), or its number where the data has no classes;
-        - one output of a binary cross entropy: one of two classes;
-        - several of them: the names of all labels above `thresh` (a `MultiCategory`);
-        - classes, or labels, for each position: a map of their numbers;
-        - a quantity: the number; several: a tensor;
-        - whatever else a model returns (a dict, a tuple): that of the one sample.
-
-        >>> value, index, probabilities = fake_learner().predict(torch.ones(5))
-        >>> value == int(index) == int(probabilities.argmax())
-        True
-        """
-        return prediction(self, item, thresh)
-
-    @frames_forgotten
-    def TTA(self, beta: float | None = 0.4, scale: float = 1.35, ds_type: Any = DatasetType.Valid,
-            activ: Callable[[Any], Any] | None = None, with_loss: bool = False, dls: Any = None) -> list[Any]:
-        """Test-time augmentation: [predictions, targets], the predictions averaged over eight views of each picture.
-
-        beta: the weight of the plain predictions, 1 - beta that of the mean of the eight; None: both are returned,
-            [plain, mean, targets].
-        scale: how far pictures are enlarged, at each corner, unflipped and flipped; transforms for training that do not
-            crop, flip or zoom are drawn for each pass. With other functions in `ds_tfms` all of them are applied.
-        ds_type, activ, with_loss: see `get_preds`; the losses are those of the plain predictions.
-        dls: in place of the views: loaders of the same samples in the same order, one for each pass. One loader several
-            times draws again each time.
-
-        The learner is left unchanged. ValueError where there is nothing to vary the pictures by.
-        """
-        views = self.data.augmented_dls(ds_type, scale) if dls is None else [self.data.wrap(dl) for dl in dls]
-        return augmented_predictions(self, ds_type, views, beta, activ, with_loss)
-
-    tta = TTA
-
-    def pred_batch(self, ds_type: Any = DatasetType.Valid, batch: Any = None) -> Any:
-        """The predictions for a batch, on the CPU.
-
-        ds_type: of which data the first batch is taken.
-        batch: (inputs, targets), or None.
-
-        >>> fake_learner().pred_batch().shape
-        torch.Size([5, 4])
-        """
-        return predictions(self, loader_for(self.data, ds_type, None if batch is None else [batch]), n_batch=1)[0]
-
-    def interpret(self, ds_type: Any = DatasetType.Valid, thresh: float = 0.5,
-                  tta: bool = False) -> ClassificationInterpretation:
-        """Where this model is wrong: see `ClassificationInterpretation`.
-
-        ds_type: of which data.
-        thresh: the probability above which a label is given, where one output stands for two classes.
-        tta: whether the predictions are those of `TTA`.
-        """
-        return ClassificationInterpretation.from_learner(self, ds_type, thresh, tta)
-
-    def show_results(self, ds_type: Any = DatasetType.Valid, rows: int = 5, figsize: tuple[float, float] | None = None,
-                     return_fig: bool = False) -> Any:
-        """Draw up to `rows` x `rows` pictures with what they are over what the model says.
-
-        ds_type: of which data.
-        figsize: width and height in inches; None: 1.8 for each picture.
-        return_fig: return the figure instead of showing it.
-        """
-        return show_results(self, ds_type, rows, figsize, return_fig)
-
     def report(self, path: str | Path = "report.html", compare: Any = None, name: str = "this run") -> Path:
         """Write what the last fit did to one HTML file that opens anywhere; returns its path. See `write_report`."""
         return write_report(self, path, compare, name)
+
+    def _replace(self, kind: type[Callback], callback: Callback | None) -> Learner:
+        self.callbacks = [cb for cb in listify(self.callbacks) if type(cb) is not kind] + listify(callback)
+        return self
 
     # ---- files
 

@@ -37,7 +37,7 @@ class Seeded(NamedTuple):
     seeds: np.ndarray[Any, Any]     # a tensor would follow the inputs to the GPU, and reading it there would wait
 
 
-def settled(seed: int | None) -> int:
+def seed_or_drawn(seed: int | None) -> int:
     """The seed, if it is one; in place of None, one drawn from torch's global generator."""
     if seed is None:
         return int(torch.randint(2**62, ()))
@@ -59,7 +59,7 @@ class Loader:
     def __init__(self, n: int, bs: int, shuffle: bool, drop_last: bool, seed: int | None) -> None:
         self.n, self.batch_size = n, positive_int("bs", bs)
         self.shuffle, self.drop_last, self.passes = shuffle, drop_last, 0
-        self.seed = settled(seed)
+        self.seed = seed_or_drawn(seed)
 
     def __len__(self) -> int:
         return self.n // self.batch_size if self.drop_last else -(-self.n // self.batch_size)

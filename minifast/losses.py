@@ -15,7 +15,10 @@ from .torch_private import as_written
 from .utils import shape_of
 
 __all__ = ["CrossEntropyFlat", "LabelSmoothingCrossEntropy", "MSELossFlat", "BCEWithLogitsFlat", "loss_activation",
-           "task_of", "class_axis"]
+           "task_of", "class_axis", "LossFunction"]
+
+# of (outputs, targets, ...), a tensor of one number: the mean over the batch
+LossFunction = Callable[..., Tensor]
 
 
 class CrossEntropyFlat(nn.CrossEntropyLoss):

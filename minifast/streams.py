@@ -11,7 +11,7 @@ import torch
 
 from .checks import positive_int
 from .device_loader import DeviceDataLoader
-from .loaders import generators_kept, settled
+from .loaders import generators_kept, seed_or_drawn
 
 __all__ = ["StreamLoader"]
 
@@ -42,7 +42,7 @@ class StreamLoader:
 
     def __init__(self, source: Any, n_batches: int, seed: int | None = None) -> None:
         self.source = DeviceDataLoader(source, "cpu")   # for its checks and its position
-        self.n_batches, self.seed = positive_int("n_batches", n_batches), settled(seed)
+        self.n_batches, self.seed = positive_int("n_batches", n_batches), seed_or_drawn(seed)
         self.begun = 0                  # how often the source has begun
         self.taken = 0                  # batches taken since it began
         self._begun_at: Any = None      # the source's own position before it began

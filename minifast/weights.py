@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from .device_loader import resolved
+from .device_loader import concrete_device
 from .files import RUN, load_file, save_file
 from .utils import is_plain
 
@@ -37,7 +37,7 @@ def load_weights(learn: Any, path: Path, device: Any = None, strict: bool = True
     """
     if not path.is_file() and path.with_suffix("").suffix == ".ckpt":
         path = path.with_suffix("")     # of a run
-    state = load_file(path, learn.data.device if device is None else resolved(device))
+    state = load_file(path, learn.data.device if device is None else concrete_device(device))
     if isinstance(state, dict) and state.get("what") == RUN:
         state = {"model": _of_run(state, path)}
     if not isinstance(state, dict):

@@ -70,6 +70,7 @@ RANKS = {
     "check": 10.5,
     "inference": 10.5,
     "interpret": 10.6,
+    "predicting": 10.7,
     "summary": 10.5,
     "report": 10.5,
     "learner": 11,
@@ -226,7 +227,7 @@ def test_all_of_tables_is_short():
 
 def test_no_module_is_long():
     lengths = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
-    limits = {"learner": 600}
+    limits = {"learner": 450}
     assert {name: n for name, n in lengths.items() if n > limits.get(name, 300)} == {}
 
 

@@ -194,9 +194,9 @@ def test_a_race_takes_the_rate_that_the_tuning_chose():
     results |= {row["id"]: {"accuracy": [0.8]} for row in tuning
                 if row["schedule"]["label"] == "cosine" and row["lr"] == 0.1}
     races = {row["schedule"]["label"]: row for row in plan.PARTS["3"].rows if row["experiment"] == "race"}
-    row, lr = jobs.settled(races["one_cycle"], results)
+    row, lr = jobs.seed_or_drawn(races["one_cycle"], results)
     assert (row["schedule"]["label"], lr) == ("one_cycle_three", 0.3)
-    assert jobs.settled(races["cosine"], results)[1] == 0.1
+    assert jobs.seed_or_drawn(races["cosine"], results)[1] == 0.1
 
 
 # ---- the dead network: what a page of fastai's documentation shows for lr 1

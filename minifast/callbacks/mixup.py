@@ -10,7 +10,7 @@ from torch import Tensor
 from ..callback import LearnerCallback
 from ..checks import positive_float
 from ..denominators import batch_weight, sample_weights, unreduced
-from ..loaders import settled
+from ..loaders import seed_or_drawn
 from ..losses import loss_activation
 from ..state import Changes
 from ..utils import batch_length, listify, map_tensors, tensors_in
@@ -92,7 +92,7 @@ class MixUpCallback(LearnerCallback):
                  seed: int | None = None) -> None:
         super().__init__(learn)
         self.alpha, self.stack_x, self.stack_y = positive_float("alpha", alpha), stack_x, stack_y
-        self.seed, self.n_mixed = settled(seed), 0
+        self.seed, self.n_mixed = seed_or_drawn(seed), 0
 
     def on_train_begin(self) -> None:
         if self.stack_y:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..arrays import as_targets, batch_of_one, fitting_loss, rows_at_random
 from ..data import DataBunch
 from ..device_loader import DeviceDataLoader
-from ..loaders import TensorLoader, require_batch, settled
+from ..loaders import TensorLoader, require_batch, seed_or_drawn
 from ..losses import task_of
 from .procs import Categorify, FillMissing, Normalize, Preparation
 
@@ -51,7 +51,8 @@ class TabularDataBunch(DataBunch):
         """
         if not hasattr(df, "iloc"):
             raise TypeError(f"df must be a data frame, not a {type(df).__name__} (a folder for files is path=)")
-        seed, val_bs, columns = settled(seed), bs if val_bs is None else val_bs, [y] if isinstance(y, str) else list(y)
+        seed, val_bs = seed_or_drawn(seed), bs if val_bs is None else val_bs
+        columns = [y] if isinstance(y, str) else list(y)
         cats, conts = _inputs(df, columns, cat_names, cont_names)
         train_rows, valid_rows = _split(len(df), valid_idx, valid_pct, seed)
         targets, classes = _targets(df[columns[0]] if isinstance(y, str) else df[columns], loss_func, classes)

@@ -127,7 +127,7 @@ class ImageList(Step):
         """Each with probability `p`, drawn by `seed` (None: from torch's global generator)."""
         if not 0 < p <= 1:
             raise ValueError(f"p is a probability, above 0 and up to 1, not {p}")
-        gen = torch.Generator().manual_seed(loaders.settled(seed))
+        gen = torch.Generator().manual_seed(loaders.seed_or_drawn(seed))
         drawn = iter((torch.rand(len(self), generator=gen) < p).tolist())
         return self._kept(lambda item: next(drawn))
 
@@ -150,7 +150,7 @@ class ImageList(Step):
         if not (train_size > 0 and valid_size > 0 and train_size + valid_size <= 1):
             raise ValueError(f"train_size={train_size} and valid_size={valid_size} are shares of the pictures, above 0 "
                              "and together at most 1")
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(loaders.settled(seed))).tolist()
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(loaders.seed_or_drawn(seed))).tolist()
         train, valid = int(len(self) * train_size), int(len(self) * valid_size)
         return self._split(sorted(order[valid:valid + train]), sorted(order[:valid]))
 

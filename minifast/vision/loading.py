@@ -54,9 +54,9 @@ def make(cls: type[Bunch], path: Path | str, train: Labelled, valid: Labelled, t
     for name in unknown:
         raise TypeError(f"ImageDataBunch does not know the argument {name!r}."
                         + did_you_mean(name, {*Options.__annotations__, "seed", "valid_pct", "label_delim"} - {name}))
-    size, seed = as_size(size), loaders.settled(seed)
+    size, seed = as_size(size), loaders.seed_or_drawn(seed)
     (train_tfms, train_last), (valid_tfms, valid_last) = map(split_transforms, transform_lists(ds_tfms))
-    device = device_loader.default_device() if device is None else device_loader.resolved(device)
+    device = device_loader.default_device() if device is None else device_loader.concrete_device(device)
     labels = labels_of([*train[1], *valid[1]], classes, label_cls) if labels is None else labels
     items = [list(train[0]), list(valid[0]), list(test)]
     y = [labels.targets(train[1]), labels.targets(valid[1]), labels.blank(len(test))]
@@ -110,7 +110,7 @@ def split_rows(n: int, pct: float, seed: int | None) -> tuple[list[int], list[in
     if not 0 < n_valid < n:
         raise ValueError(f"valid_pct={pct} of {n} pictures: it must be between 0 and 1, and leave some to train on and "
                          "some to validate on")
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(loaders.settled(seed))).tolist()
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(loaders.seed_or_drawn(seed))).tolist()
     return sorted(order[n_valid:]), sorted(order[:n_valid])
 
 

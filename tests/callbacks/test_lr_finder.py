@@ -352,7 +352,7 @@ LOOK_NAMES = ["finds", "fails_in_a_callback", "is_interrupted", "fails_in_the_mo
               "get_preds", "predict", "plots_everything", "summary", "show_callbacks", "check"]
 
 
-def settled(setup, tmp_path):
+def seed_or_drawn(setup, tmp_path):
     """A learner, everything about it settled by one number."""
     torch.manual_seed(5)
     np.random.seed(5)
@@ -365,7 +365,7 @@ def settled(setup, tmp_path):
 @pytest.mark.parametrize("setup", SETUPS, ids=[setup.__name__ for setup in SETUPS])
 @pytest.mark.parametrize("look", LOOKS, ids=LOOK_NAMES)
 def test_whatever_only_looks_leaves_everything_as_it_was(tmp_path, setup, look):
-    learn = settled(setup, tmp_path)
+    learn = seed_or_drawn(setup, tmp_path)
     learn.fit_one_cycle(1, 0.05)
     before = everything(learn)
     ways = getattr(learn.model[0], "calls", 0), list(learn.model[0].history)
@@ -381,7 +381,7 @@ def test_whatever_only_looks_leaves_everything_as_it_was(tmp_path, setup, look):
 def test_a_fit_after_a_look_equals_a_fit_without_it(tmp_path, setup, look):
     fits = []
     for before in (look, lambda learn: None):
-        learn = settled(setup, tmp_path)
+        learn = seed_or_drawn(setup, tmp_path)
         if look is not plots_everything:    # before a first fit there is nothing to plot
             before(learn)
         learn.fit(1, 0.05)

@@ -232,7 +232,7 @@ def learner_of(row: Row, files: Files, path: Path) -> Learner:
 
 def train(row: Row, results: Mapping[str, Result], files: Files, path: Path) -> Result:
     """A network trained from scratch: its losses and accuracies after each epoch."""
-    row, lr = settled(row, results)
+    row, lr = seed_or_drawn(row, results)
     learn = learner_of(row, files, path)
     extra = [FitLoss(learn)] if row.get("fit_loss") else []
     name = "".join(c if c.isalnum() else "-" for c in row["id"]) if row.get("checkpoint") else None
@@ -250,7 +250,7 @@ def train(row: Row, results: Mapping[str, Result], files: Files, path: Path) -> 
     return result
 
 
-def settled(row: Row, results: Mapping[str, Result]) -> tuple[Row, float]:
+def seed_or_drawn(row: Row, results: Mapping[str, Result]) -> tuple[Row, float]:
     """The row and its learning rate; of a race, with what the tuning rows say: the schedule of that label (1cycle: of
     its forms) and the rate with the best mean accuracy at the end."""
     if row["lr"] != "tuned":
