@@ -18,7 +18,7 @@ from torch import Tensor
 
 __all__ = ["anything", "as_path", "check_callable", "check_momenta", "check_one_each", "did_you_mean", "few_of",
            "figures", "file_name", "flag", "loss_or_none", "loss_value", "no_gradient", "number", "one_number",
-           "positive_float", "positive_int", "short", "whole_number"]
+           "positive_float", "positive_int", "short", "whole_number", "check_record"]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -195,3 +195,19 @@ def no_gradient(loss: Tensor, output: Any) -> RuntimeError:
            else "it is cut off from the model's output (by detach(), item() or torch.no_grad())")
     return RuntimeError(f"the loss has no gradient: {why}. Let the loss function return a float computed from the "
                         "output (and a callback that replaces it in on_backward_begin, too)")
+
+
+def check_record(record: dict[str, Any], arrays: Sequence[str], lists: Sequence[str]) -> None:
+    """TypeError or ValueError unless it is what a `Recorder` keeps: rows of numbers, and columns of one length."""
+    for name in arrays:
+        row = record[name]
+        if not isinstance(row, Tensor) or row.ndim != 1 or row.is_complex():
+            raise TypeError(f"{name} of the record must be a row of numbers, not {short(row)}")
+    for name in lists:
+        for value in (v for row in record[name] for v in row) if name == "metrics" else record[name]:
+            if not isinstance(value, str if name == "names" else (int, float, type(None))):
+                raise TypeError(f"{name} of the record holds {short(value)}")
+    if len({len(record[name]) for name in lists if name != "names"}) > 1:
+        raise ValueError("the columns of the record have different lengths")
+    for name in ("first_epoch", "elapsed"):
+        number(f"{name} of the record", record[name])

@@ -23,7 +23,7 @@ from .checks import check_callable
 from .denominators import batch_weight
 from .losses import loss_activation
 from .state import Changes
-from .utils import camel2snake, first_tensor, is_plain, joined, listify, to_detach, weighted_mean
+from .utils import camel2snake, first_tensor, joined, listify, to_detach, weighted_mean
 
 __all__ = ["AverageMetric", "WholeSetMetric", "StatefulMetric", "metric_name", "as_metric", "as_metrics",
            "add_metrics", "state_holders"]
@@ -143,8 +143,7 @@ class StatefulMetric(Callback):
 
     `metric`: the object; where it has a `to`, it is moved to the outputs' device. `name`: the column's (default: its
     class's, in snake case); with a collection what its keys begin with. `activation`: what the outputs go through first
-    (default nothing). Its state after the last validation stays in it, and is in a run's checkpoint where it has a
-    `state_dict` or consists of plain values.
+    (default nothing). Its state after the last validation stays in it, and is in a run's checkpoint.
 
     >>> learn = fake_learner(metrics=[StatefulMetric(KappaScore(), name="kappa")])
     >>> len(learn.validate())
@@ -177,18 +176,6 @@ class StatefulMetric(Callback):
             found = self.metric.compute()
             values = [found] if self.keys is None else [found[key] for key in self.keys]
             return add_metrics(last_metrics, [float(_number(n, v)) for n, v in zip(self.columns, values, strict=True)])
-
-    def state_dict(self) -> dict[str, Any]:
-        """The object's own, or its plain values."""
-        own = self.metric.state_dict() if hasattr(self.metric, "state_dict") else {
-            k: v for k, v in vars(self.metric).items() if is_plain(v)}
-        return {"metric": dict(own)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if hasattr(self.metric, "load_state_dict"):
-            self.metric.load_state_dict(state["metric"])
-        else:
-            vars(self.metric).update(state["metric"])
 
 
 def as_metric(metric: Any, name: str | None = None, loss_func: Any = None) -> Callback:

@@ -56,7 +56,8 @@ def data_objects(dl: Any, name: str) -> Iterator[tuple[str, Any, dict[str, Any]]
         if isinstance(x, (list, tuple)):
             places += [(f"{place}[{i}]", v) for i, v in enumerate(x)] if len(x) <= FEW else []
             continue
-        held = held_by(x)
+        held = {key: v for key, v in held_by(x).items() if not isinstance(v, types.CellType) or _moves(v)}
+        held |= {key: v.cell_contents for key, v in held_by(x).items() if key not in held}
         if moving := {key: v for key, v in held.items() if _moves(v)}:
             yield place, x, moving
         places += [(f"{place}.{key}", v) for key, v in held.items() if key not in moving and _may_hold(v)]
@@ -83,7 +84,7 @@ def _moves(x: Any) -> bool:
     if kind is None:
         return isinstance(x, (Iterator, np.generic)) and not is_code(x)
     if kind.name == "cell":
-        return True
+        return all(map(_moves, kind.read(x)))
     if kind is OBJECT:
         return False
     if is_generator(x):

@@ -46,7 +46,11 @@ def save_file(data: Any, path: Path | str, keep_previous: bool = False) -> Path:
     except (pickle.PicklingError, AttributeError, TypeError) as e:
         raise TypeError(f"{path} is not written: only tensors and plain values could be read again: {e}") from e
     buffer.seek(0)
-    if foreign := torch.serialization.get_unsafe_globals_in_checkpoint(buffer):
+    try:
+        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(buffer)
+    except pickle.UnpicklingError as e:     # a whole number of more than 2,000 bits
+        raise TypeError(f"{path} is not written: there is a value in it that could not be read again: {e}") from e
+    if foreign:
         raise TypeError(f"{path} is not written: only tensors and plain values could be read again, and there is "
                         f"{', '.join(foreign)} in it")
     content = buffer.getbuffer()
@@ -84,7 +88,9 @@ def load_file(path: Path | str, device: torch.device | str | None = None) -> Any
     if device is None and not torch.cuda.is_available():
         device = "cpu"
     try:
-        return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Validating sparse")  # that it does
+            return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except pickle.UnpicklingError as e:
         raise ValueError(f"{path} holds more than tensors and plain values (or is damaged), so it is not read: that "
                          "could run code from the file") from e

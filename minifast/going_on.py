@@ -1,6 +1,7 @@
 """A run from a checkpoint's file: whether the file is one, whether the run is the same, and the learner as it was."""
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,10 @@ from .run_state import RunState
 from .same_run import LENGTH, check_allowed, differences, without_curves
 from .snapshot import Moment, words
 from .state import RETURNS
-from .utils import map_tensors
+from .utils import map_tensors, tensors_in
 
-__all__ = ["POSITION", "before_validation", "check_run", "name_lost", "refuse_another", "take_back"]
+__all__ = ["POSITION", "before_validation", "check_run", "name_lost", "refuse_another", "say_where",
+           "take_back"]
 
 POSITION = ("n_epochs", "n_updates", "epoch", "num_batch", "iteration", "update", "smooth_loss", "last_metrics",
             "stop_training", "skip_validate")
@@ -44,6 +46,12 @@ def check_run(run: dict[str, Any], path: Path) -> None:
             raise ValueError(f"{path} is no checkpoint that can be continued: its field {name!r} is "
                              f"{'missing' if name not in run else f'a {type(run[name]).__name__}'}. It was written by "
                              "another version, or by hand: delete it or choose another name")
+    if tensors_in(run["settings"]) or not all(isinstance(name, str) for name in run["settings"]):
+        raise ValueError(f"{path} is damaged: its field 'settings' holds other things than names and plain values")
+    for place, names in run["changed"].items():
+        held = run["parts"].get(place)
+        if not isinstance(names, list) or not isinstance(held, dict) or not {*map(str, names)} <= {*held}:
+            raise ValueError(f"{path} is damaged: its field 'parts' does not hold what {place!r} has changed")
     position = run["position"]
     for name in POSITION:
         try:
@@ -52,8 +60,10 @@ def check_run(run: dict[str, Any], path: Path) -> None:
             raise ValueError(f"{path} is damaged: its position has no {name} that can be used ({e})") from None
     if position["epoch"] > position["n_epochs"]:
         raise ValueError(f"{path} is damaged: it is in epoch {position['epoch']} of {position['n_epochs']}")
-    if "training" not in run["loaders"]:
-        raise ValueError(f"{path} is damaged: it has no position in the training data")
+    for name in {"training", *run["loaders"]}:
+        held = run["loaders"].get(name)
+        if not isinstance(held, dict) or not all(isinstance(held.get(part), dict) for part in ("position", "parts")):
+            raise ValueError(f"{path} is damaged: it has no position in the {name} data")
 
 
 def refuse_another(before: dict[str, Any], now: dict[str, Any], path: Path, allow: Sequence[str],
@@ -90,6 +100,8 @@ def take_back(learn: Any, run: dict[str, Any], state: RunState, path: Path, now:
             place.removeprefix("callback "), {})
 
     try:
+        if not changed and (absent := [place for place in state.places() if place not in run["parts"]]):
+            raise ValueError(f"it does not hold the {absent[0]}")
         lost = state.put_back(run, leave)
     except Exception as e:
         before.put_back()
@@ -107,3 +119,15 @@ def take_back(learn: Any, run: dict[str, Any], state: RunState, path: Path, now:
     if position["smooth_loss"] is not None:
         position["smooth_loss"] = position["smooth_loss"].to(learn.data.device)
     return position, bool(position["stop_training"]) or position["epoch"] >= position["n_epochs"]
+
+
+def say_where(learn: Any, path: Path, position: dict[str, Any], finished: bool) -> str:
+    """Say that the run goes on, or that it is finished (a warning); returns where it goes on, in words."""
+    where = f"epoch {position['epoch']} at batch {position['num_batch']}"
+    if finished:
+        learn.stopped = f"before it began: {path} is a finished run"
+        warnings.warn(f"{path} is a finished run: it is loaded, and nothing is trained. To begin again, delete it or "
+                      "choose another name; to train on, Checkpoint(..., extend=True)")
+    elif not learn.silent:  # not on the standard output: there the table is to be as if nothing had happened
+        print(f"{path} goes on in {where}", file=sys.stderr)
+    return where

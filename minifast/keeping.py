@@ -37,6 +37,7 @@ from .kinds import (
 __all__ = ["Kept", "same", "small"]
 
 TAG = "kept as"         # the key of a dict that stands for a value that is not plain
+WRITTEN = PLAIN - {bytes}   # as they are; torch.save writes empty bytes in a way that it does not read
 SMALL = 4096            # elements of a tensor that is compared by its values
 
 
@@ -70,7 +71,7 @@ class Kept:
         return {TAG: "nothing"}
 
     def _kept(self, x: Any, where: str) -> Any:
-        if type(x) in PLAIN:
+        if type(x) in WRITTEN:
             return x
         if id(x) in self.own:
             return {TAG: "own", "name": self.own[id(x)]}
@@ -114,8 +115,8 @@ class Kept:
     def _filled(self, kind: Kind, x: Any, where: str) -> Any:
         if type(x) is list:
             return list(x) if _all_plain(x) else [self._kept(v, f"{where}[{i}]") for i, v in enumerate(x)]
-        if type(x) is dict and all(type(key) in PLAIN for key in x) and TAG not in x:
-            return {key: v if type(v) in PLAIN else self._kept(v, f"{where}.{key}" if where else str(key))
+        if type(x) is dict and all(type(key) in WRITTEN for key in x) and TAG not in x:
+            return {key: v if type(v) in WRITTEN else self._kept(v, f"{where}.{key}" if where else str(key))
                     for key, v in x.items()}
         state = self._kept(kind.read(x), f"{where}.")
         found = {TAG: kind.name, "state": state}
@@ -139,9 +140,12 @@ class Kept:
     def _tensor(self, x: Tensor, where: str) -> Any:
         if x.is_meta or nn.parameter.is_lazy(x):
             return {TAG: "left", "is": "a tensor without values"}
+        if x.is_nested:
+            return self._lose(x, where)
         if not (x.requires_grad and x.is_leaf):
-            return x.detach()
-        return {TAG: "parameter", "value": x.detach(), "grad": x.grad}
+            return _bare(x)
+        return {TAG: "parameter", "value": _bare(x), "grad": None if x.grad is None else _bare(x.grad),
+                "of a module": isinstance(x, nn.Parameter)}
 
     def _function(self, x: Any, where: str) -> dict[str, Any]:
         return {TAG: "function", "is": described(x), "holds": {
@@ -149,8 +153,14 @@ class Kept:
             "attributes": self._kept(dict(vars(x)), where)}
 
 
+def _bare(x: Tensor) -> Tensor:
+    """Without its graph, and of no class of the user's; a DTensor stays one, and is refused in writing."""
+    x = x.detach()
+    return x if type(x).__module__.startswith("torch") else x.as_subclass(Tensor)
+
+
 def _all_plain(items: Any) -> bool:
-    return all(type(v) in PLAIN for v in items)
+    return all(type(v) in WRITTEN for v in items)
 
 
 def _array_out(x: Any, kept: Callable[[Any, str], Any], where: str) -> Any:
@@ -162,7 +172,7 @@ def _array_out(x: Any, kept: Callable[[Any, str], Any], where: str) -> Any:
     if x.dtype.kind in "biufc" and x.dtype.isnative and x.dtype.itemsize <= (16 if x.dtype.kind == "c" else 8):
         good = x.flags.writeable and all(s >= 0 and s % x.itemsize == 0 for s in x.strides)
         return torch.from_numpy(x if good else x.copy())
-    return {"dtype": np.lib.format.dtype_to_descr(x.dtype), "shape": x.shape, "bytes": x.tobytes()}
+    return {"dtype": np.lib.format.dtype_to_descr(x.dtype), "shape": x.shape, "bytes": kept(x.tobytes(), where)}
 
 
 def small(kept: Any) -> Any:
@@ -175,10 +185,10 @@ def small(kept: Any) -> Any:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two values in plain values and tensors are equal."""
+    """Whether two values in plain values and tensors are equal; sparse tensors, which cannot be compared, never are."""
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         return (isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape and a.dtype == b.dtype
-                and a.device == b.device and bool(torch.equal(a, b)))
+                and a.device == b.device and a.layout == b.layout == torch.strided and bool(torch.equal(a, b)))
     if type(a) is not type(b):
         return False
     if isinstance(a, dict):

@@ -26,8 +26,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .checks import flag
+
 __all__ = ["Kind", "attributes", "behind", "class_name", "described", "fields", "fill_object", "has_state",
-           "in_function", "is_code", "is_generator", "kind_of", "module_state", "set_module_state"]
+           "in_function", "is_code", "is_generator", "kind_of", "module_state",
+           "of_library", "set_module_state"]
 
 PLAIN = {type(None), bool, int, float, str, bytes}
 
@@ -49,6 +52,7 @@ BY_VALUE: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     uuid.UUID: (str, uuid.UUID),
     torch.Size: (tuple, torch.Size),
     frozenset: (_in_order, frozenset),
+    bytes: (lambda x: torch.tensor(list(x), dtype=torch.uint8), lambda s: s.numpy().tobytes()),
     **{path: (str, path) for path in (pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath,
                                       pathlib.PureWindowsPath)},
 }
@@ -202,14 +206,24 @@ def behind(x: Any) -> Any:
 
 
 def in_function(x: Any) -> dict[str, Any]:
-    """What a function may change from call to call: generators, arrays and other functions in its closure and its
-    defaults, and the numbers that it counts on. Containers and objects there belong to the program around it."""
+    """What a function may change from call to call: generators, arrays, numbers and other functions in the cells of its
+    closure and in its defaults (functions of minifast and torch count on no number). Containers and objects there
+    belong to the program around it."""
+    counts = not of_library(x.__module__)
     cells = dict(zip(x.__code__.co_freevars, x.__closure__ or (), strict=True))
-    found = {name: content[0] for name, cell in cells.items() if (content := _read_cell(cell))}
-    found |= {f"default {i}": value for i, value in enumerate(x.__defaults__ or ())}
-    return {name: cells[name] if type(value) in PLAIN else value for name, value in found.items()
-            if type(value) in PLAIN and name in cells or isinstance(value, (Tensor, np.ndarray, *FUNCTIONS))
-            or is_generator(value) or behind(value) is not None}
+    found = {name: cell for name, cell in cells.items() if any(_of_function(v, counts) for v in _read_cell(cell))}
+    defaults = {f"default {i}": value for i, value in enumerate(x.__defaults__ or ())}
+    return {**found, **{name: value for name, value in defaults.items() if _of_function(value, counts=False)}}
+
+
+def _of_function(x: Any, counts: bool) -> bool:
+    return (counts and type(x) in PLAIN or isinstance(x, (Tensor, np.ndarray, *FUNCTIONS)) or is_generator(x)
+            or behind(x) is not None)
+
+
+def of_library(module: str | None) -> bool:
+    """Whether the module is minifast's or torch's: the types of attributes are known there."""
+    return (module or "").partition(".")[0] in ("minifast", "torch")
 
 
 def is_generator(x: Any) -> bool:
@@ -255,10 +269,10 @@ def set_module_state(module: nn.Module, state: dict[str, Any]) -> None:
         for name, value in state["buffers"].items():
             buffers[name].copy_(value)
     for p, trainable in zip(params, state["trainable"], strict=True):
-        if p.requires_grad != trainable:
+        if p.requires_grad != flag("requires_grad", trainable):
             p.requires_grad_(trainable)
     for m, training in zip(module.modules(), state["training"], strict=True):
-        m.training = training
+        m.training = flag("a module's training mode", training)
     for i, p in enumerate(params):
         grad = state["grads"].get(i)
         p.grad = None if grad is None else torch.empty_like(p).copy_(grad)  # laid out as the parameter is

@@ -100,8 +100,9 @@ class Loader:
         return {"seed": self.seed, "passes": self.passes}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Take back what `state_dict` gave."""
-        self.seed, self.passes = state["seed"], state["passes"]
+        """Take back what `state_dict` gave; TypeError or ValueError if these are no numbers of at least 0."""
+        seed, passes = (positive_int(name, state[name], or_zero=True) for name in ("seed", "passes"))
+        self.seed, self.passes = seed, passes
 
 
 class TensorLoader(Loader):

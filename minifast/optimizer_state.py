@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, optim
 
-from .checks import number
+from .checks import number, short
 
 __all__ = ["check_shapes", "check_sparse", "check_state", "check_value", "fit_state", "gives_decay", "kind_of"]
 
@@ -120,6 +120,10 @@ def _check_group(what: str, saved: Group, own: Group) -> None:
         if key not in saved:
             _need(key not in ("lr", "betas", "momentum", "alpha", "weight_decay", "eps"), f"{what} lacks {key!r}")
             continue
+        if now is None or isinstance(now, bool):
+            good = (bool, type(None)) if now is not None else (bool, type(None), int, float)
+            _need(isinstance(saved[key], good),
+                  f"{key!r} in {what} must be True, False or None, not {short(saved[key])}")
         for value, like in zip(*([v] if not isinstance(v, (tuple, list)) else v for v in (saved[key], now)),
                                strict=False):
             if isinstance(like, (int, float)) and not isinstance(like, bool):
@@ -148,7 +152,7 @@ def _check_one(what: str, p: Tensor, state: Any, names: Sequence[str], counts: b
               f"{what} holds {kind_of(t)} for {name}")
     if counts:
         step = state.get("step")
-        good = step.numel() == 1 if isinstance(step, Tensor) else isinstance(step, (int, float))
+        good = step.numel() == 1 if isinstance(step, Tensor) else type(step) in (int, float)
         _need(good, f"{what} needs one number for step: {kind_of(step) if isinstance(step, Tensor) else repr(step)}")
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import plots
 from .callback import LearnerCallback
+from .checks import check_record
 from .order import Order
 from .progress import format_time, say
 from .suggestion import RangeTest, RangeTests, steepest
@@ -180,8 +181,10 @@ class Recorder(LearnerCallback):
                 "elapsed": time.perf_counter() - self._epoch_start}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave; the clock of the epoch goes on from where it stood."""
+        """Take back what `state_dict` gave; the clock of the epoch goes on from where it stood. TypeError or ValueError
+        if that is no record."""
         self._read()
+        check_record(state, ARRAYS, LISTS)
         for n in ARRAYS:
             setattr(self, n, array(getattr(self, n).typecode, state[n].tolist()))
         for n in LISTS:

@@ -25,19 +25,23 @@ from .kinds import (
     fill_object,
     has_state,
     in_function,
+    of_library,
     set_module_state,
 )
 
-__all__ = ["put_back"]
+__all__ = ["check_alike", "put_back"]
 
 MISSING: Any = object()     # the living value where there is none
 VALUES = {cls.__name__: make for cls, (_, make) in BY_VALUE.items()}
 NAMED = {kind.name: (cls, kind) for cls, kind in KINDS.items()}
+SORTS: dict[str, Any] = {"nothing": type(None), "flag": (bool, np.bool_), "text": (str, bytes), "dict": dict,
+                         "number": (int, float, np.number, Tensor, np.ndarray),
+                         "list": (list, tuple, collections.deque, set, bytearray)}
 WRONG = (KeyError, TypeError, AttributeError, IndexError, RuntimeError, RecursionError, OverflowError)
 
 
 def put_back(living: Any, kept: Any, own: Mapping[str, Any] | None = None, classes: Mapping[str, type] | None = None,
-             lost: list[tuple[str, str]] | None = None) -> Any:
+             lost: list[tuple[str, str]] | None = None, owner: type | None = None) -> Any:
     """The value that `kept` stands for, in the objects of `living` where it has such: they are filled.
 
     living: the value that is in the same place in this process.
@@ -45,8 +49,10 @@ def put_back(living: Any, kept: Any, own: Mapping[str, Any] | None = None, class
     own: the objects that `Kept` was given as its `own`, by name. None: no such.
     classes: the classes of which new objects may be made, by name. None: no such.
     lost: a list that gets places and types of what could not be put back. None: they are dropped.
+    owner: the class whose attributes these are, by name. None: it is a value.
 
-    ValueError if `kept` is nothing that `Kept` makes.
+    ValueError if `kept` is nothing that `Kept` makes, or has a text where a number must be, and the like, in an
+    attribute of a class of minifast or torch.
 
     >>> from collections import Counter
     >>> from minifast.keeping import Kept
@@ -55,9 +61,28 @@ def put_back(living: Any, kept: Any, own: Mapping[str, Any] | None = None, class
     (True, 2)
     """
     try:
-        return _Back(own or {}, classes or {}, [] if lost is None else lost).get(living, kept, "")
+        before = dict(living) if owner is not None else {}
+        found = _Back(own or {}, classes or {}, [] if lost is None else lost).get(living, kept, "")
+        check_alike(owner, before, found if owner is not None else {}, "")
+        return found
     except WRONG as e:
         raise ValueError(f"what is kept there cannot be read: {type(e).__name__}: {e}") from e
+
+
+def check_alike(owner: type | None, before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+    """ValueError where an attribute, of a class whose types are known, has a value of another sort than before."""
+    if owner is None or not of_library(owner.__module__):
+        return
+    for name, value in now.items():
+        old, new = _sort(before.get(name)), _sort(value)
+        if old not in ("nothing", new) and (new != "nothing" or old in ("flag", "number", "object")):
+            place = f"{where}.{name}" if where else name
+            raise ValueError(f"{place} of {owner.__name__} is a {type(value).__name__} there, not a {old}")
+
+
+def _sort(x: Any) -> str:
+    """What a value may be exchanged for: a number for another one, but for no text."""
+    return next((name for name, types in SORTS.items() if isinstance(x, types)), "object")
 
 
 class _Back:
@@ -149,8 +174,9 @@ class _Back:
         if described(living) != kept["is"]:
             return self._lose(living, kept["is"], where)
         for name, value in in_function(living).items():
-            if name in kept["holds"]:
-                self.get(value, kept["holds"][name], f"{where}.{name}")
+            found = self.get(value, kept["holds"][name], f"{where}.{name}") if name in kept["holds"] else value
+            if not isinstance(found, Tensor if isinstance(value, Tensor) else type(value)):
+                raise ValueError(f"{where}.{name} is no {type(value).__name__} there")
         vars(living).update(self.get(dict(vars(living)), kept["attributes"], where))
         return living
 
@@ -166,6 +192,8 @@ class _Back:
 
     def _parameter(self, living: Any, kept: dict[str, Any], where: str) -> Tensor:
         x = self._tensor(living, kept["value"], where).requires_grad_()
+        if kept["of a module"] and not isinstance(living, Tensor):
+            x = self._put(nn.Parameter(x), where)
         x.grad = None if kept["grad"] is None else torch.empty_like(x).copy_(kept["grad"])
         return x
 
@@ -194,15 +222,17 @@ class _Back:
         dtype = np.lib.format.descr_to_dtype(state["dtype"])
         if dtype.hasobject:
             raise ValueError("there is an array of objects where none can be")
-        return np.frombuffer(state["bytes"], dtype).reshape(shape).copy()
+        return np.frombuffer(self.get(MISSING, state["bytes"], where), dtype).reshape(shape).copy()
 
     def _module(self, living: Any, kept: dict[str, Any], where: str) -> Any:
         if not isinstance(living, nn.Module):
             return self._lose(living, "a module", where)
         set_module_state(living, self.get(MISSING, kept["state"], f"{where}.state"))
         for name, m in living.named_modules():
-            if name in kept["attributes"]:
-                vars(m).update(self.get(attributes(m), kept["attributes"][name], f"{where}.{name}" if name else where))
+            inner, before = f"{where}.{name}" if name else where, attributes(m)
+            found = self.get(dict(before), kept["attributes"][name], inner)
+            check_alike(type(m), before, found, inner)
+            vars(m).update(found)
         return self._put(living, where)
 
     def _state_dict(self, living: Any, kept: dict[str, Any], where: str) -> Any:
@@ -244,5 +274,6 @@ class _Back:
         x = self._target(living, object.__new__(cls), where)
         old = fields(x)
         new = {key: self.get(old.get(key, MISSING), v, f"{where}.{key}") for key, v in state.items()}
+        check_alike(cls, old, new, where)
         fill_object(x, {**old, **{key: v for key, v in new.items() if v is not MISSING}})
         return x

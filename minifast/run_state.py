@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from .callback import Callback
+from .callback import Callback, role_of
 from .data_objects import data_objects, named_loaders
 from .keeping import Kept, same, small
 from .kinds import attributes
@@ -24,11 +24,12 @@ Lost = list[tuple[str, str]]
 
 
 class Holder(NamedTuple):
-    """Something with attributes: its name, they, and how they are set (None: they are filled in place)."""
+    """Something with attributes: its name, they, how they are set (None: they are filled in place), and its class."""
 
     place: str
     values: dict[str, Any]
     write: Callable[[dict[str, Any]], Any] | None
+    owner: type | None = None
 
 
 class RunState:
@@ -63,7 +64,7 @@ class RunState:
     def state(self) -> dict[str, Any]:
         """All that the run needs to go on from here. The tensors are the living ones, not copies."""
         ids, parts, changed = self._ids(), {}, {}
-        for place, values, _ in self._holders():
+        for place, values, *_ in self._holders():
             kept = Kept(values, ids, self._classes.get(place, {}))
             before = self._before.get(place, {})
             parts[place] = kept.value
@@ -74,6 +75,12 @@ class RunState:
                    if name != "training"}
         return {"learner": learner_state(self.learn), "loaders": {"training": self._pass_state, **loaders},
                 "parts": parts, "changed": changed, "process": PROCESS}
+
+    def places(self) -> list[str]:
+        """Of model, loss function and the callbacks that shape the training: what any state of the same run holds."""
+        watching = {f"callback {name}" for name, cb in self.callbacks.items() if role_of(cb) not in ("training", "fit")}
+        return [h.place for h in self._holders() if h.place.startswith(("model", "loss function", "callback "))
+                and h.place not in watching]
 
     def put_back(self, state: dict[str, Any], leave: Callable[[str, str], bool] = lambda place, name: False) -> Lost:
         """Take back what `state` returned; returns places and types of what could not be put back.
@@ -102,7 +109,10 @@ class RunState:
     def _take(self, holder: Holder, kept: dict[str, Any], own: dict[str, Any], lost: Lost) -> None:
         if not kept:
             return
-        found = put_back(dict(holder.values), kept, own, self._classes.get(holder.place, {}), lost)
+        try:
+            found = put_back(dict(holder.values), kept, own, self._classes.get(holder.place, {}), lost, holder.owner)
+        except ValueError as e:
+            raise ValueError(f"{holder.place}: {e}") from e
         if holder.write is not None:
             holder.write({**holder.values, **found})
 
@@ -136,7 +146,7 @@ class RunState:
                 for name, m in root.named_modules():
                     if held := attributes(m):
                         place = f"{part}{'.' * bool(name)}{name} ({type(m).__name__})"
-                        yield Holder(place, held, vars(m).update)
+                        yield Holder(place, held, vars(m).update, type(m))
         if not isinstance(learn.loss_func, nn.Module):
             yield Holder("loss function", {"itself": learn.loss_func}, None)
         seen: set[int] = set()
@@ -148,7 +158,7 @@ class RunState:
             if hasattr(dl.dl, "batches"):
                 yield from self._data(kind, dl)
         for name, cb in self.callbacks.items():
-            yield Holder(f"callback {name}", cb.state_dict(), cb.load_state_dict)
+            yield Holder(f"callback {name}", cb.state_dict(), cb.load_state_dict, type(cb))
 
     def _own(self) -> dict[str, Any]:
         """What is kept in a place of its own: a reference to it is kept as its name."""

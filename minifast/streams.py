@@ -79,7 +79,10 @@ class StreamLoader:
         return {"seed": self.seed, "begun": self.begun, "taken": self.taken, "begun_at": self._begun_at}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave. Where nothing was taken in between, the source stays open."""
+        """Take back what `state_dict` gave. Where nothing was taken in between, the source stays open. TypeError or
+        ValueError if `seed`, `begun` or `taken` are no numbers of at least 0."""
+        for name in ("seed", "begun", "taken"):
+            positive_int(name, state[name], or_zero=True)
         if all(state[name] == getattr(self, name) for name in ("seed", "begun", "taken")):
             return
         self.seed, self.begun, self.taken = state["seed"], state["begun"], state["taken"]

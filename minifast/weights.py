@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
+from .checks import short
 from .device_loader import concrete_device
 from .files import RUN, load_file, save_file
-from .utils import is_plain
+from .utils import is_plain, tensors_in
 
 __all__ = ["load_weights", "misfit", "save_weights"]
 
@@ -46,6 +47,10 @@ def load_weights(learn: Any, path: Path, device: Any = None, strict: bool = True
     model, opt = (state["model"], state.get("opt")) if ours else (state, None)
     if not isinstance(model, dict) or not all(isinstance(name, str) for name in model):
         raise ValueError(f"{path} holds no weights by name")
+    # older files name the classes alone
+    then = state.get("prepares", {"classes": state["classes"]} if "classes" in state else {}) if ours else {}
+    if not isinstance(then, dict) or not is_plain(then) or tensors_in(then):
+        raise ValueError(f"{path} is damaged: its field 'prepares' is {short(then)}, not a dict of plain values")
     before = copy.deepcopy(learn.model.state_dict())
     try:
         learn.model.load_state_dict(model, strict=strict)
@@ -57,10 +62,8 @@ def load_weights(learn: Any, path: Path, device: Any = None, strict: bool = True
         raise
     if opt is not None and with_opt:
         _load_opt(learn, opt, path)
-    if ours:    # older files name the classes alone
-        then = state.get("prepares", {"classes": state["classes"]} if "classes" in state else {})
-        for difference in _differences(then, learn.data.prepares):
-            warnings.warn(f"{path} was saved with {difference}")
+    for difference in _differences(then, learn.data.prepares):
+        warnings.warn(f"{path} was saved with {difference}")
 
 
 def _of_run(run: dict[str, Any], path: Path) -> Any:

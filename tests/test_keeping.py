@@ -112,7 +112,7 @@ KINDS = {
     "partial": lambda k: functools.partial(max, [k]), "dict with our key": lambda k: {"kept as": k},
 }
 BY_VALUE = {"float32", "float64", "bool_", "frozenset", "named tuple", "enum", "text enum", "path", "complex", "range",
-            "date", "decimal", "fraction", "uuid", "size"}
+            "date", "decimal", "fraction", "uuid", "size", "empty bytes", "empty texts"}
 
 
 def through_file(value, folder):
@@ -174,6 +174,46 @@ def test_code_files_and_locks_are_the_programs_own(tmp_path):
     with open(tmp_path / "x", "w") as file:
         value = {"file": file, "lock": threading.Lock(), "log": logging.getLogger("x"), "f": len, "cls": Best}
         assert Kept(value).lost == []
+
+
+def test_functions_that_remember_tensors():
+    """A closure's variable may be None at first; the next process finds it as it was when the run was cut."""
+    def smoothing():
+        mean = None
+
+        def smooth(x):
+            nonlocal mean
+            mean = x.clone() if mean is None else 0.5 * (mean + x)
+            return mean
+        return smooth
+    old, new = smoothing(), smoothing()
+    old(torch.tensor(4.0))
+    lost = []
+    assert put_back(new, Kept(old).value, lost=lost) is new and lost == []
+    assert new(torch.tensor(0.0)) == old(torch.tensor(0.0)) == 2
+
+
+@pytest.mark.parametrize("make", [lambda: torch.eye(3).to_sparse(), lambda: torch.eye(3).to_sparse_csr()])
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_sparse_tensors_are_kept(make, tmp_path):
+    back = put_back(None, through_file(make(), tmp_path))
+    assert back.layout == make().layout and torch.equal(back.to_dense(), torch.eye(3))
+    assert not same(make(), make())     # torch has no equal for them: always written
+
+
+class Own(torch.Tensor):
+    pass
+
+
+def test_tensors_of_a_class_of_the_users_can_be_written(tmp_path):
+    living = torch.zeros(2).as_subclass(Own)
+    assert put_back(living, through_file(torch.ones(2).as_subclass(Own), tmp_path)) is living
+    assert living.tolist() == [1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_named():
+    assert Kept({"x": torch.nested.nested_tensor([torch.ones(1), torch.ones(2)])}).lost == [("x", "Tensor")]
 
 
 def test_own_things_are_kept_as_names():

@@ -62,6 +62,8 @@ class _Averaging(LearnerCallback):
         return {k: v for k, v in super().state_dict().items() if k not in ("_weights", "_live")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if [getattr(t, "shape", 0) for t in state["average"]] != [t.shape for t in self._weights]:
+            raise ValueError("its average is none of these weights")
         super().load_state_dict(to_device(state, self.learn.data.device))
 
 
@@ -125,8 +127,7 @@ class SWA(_Averaging):
 
     @torch.no_grad()
     def _measure_batch_norm(self, layers: list[Any]) -> None:
-        # as torch's update_bn, which is for one input and waits for the device in every batch
-        model, dl = self.learn.model, self.learn.data.train_dl
+        model, dl = self.learn.model, self.learn.data.train_dl  # torch's update_bn waits for the device in every batch
         flags = [(m, m.training) for m in model.modules()]
         momenta, position, random_state = [m.momentum for m in layers], dl.state_dict(), rng_state()
         self._show_average()

@@ -1,7 +1,6 @@
 """`Checkpoint`: a run that can be cut off anywhere and goes on as if it had not been."""
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from ..callback import LearnerCallback
 from ..checks import file_name, flag, positive_float, positive_int
 from ..disk import lock, previous_of
 from ..files import RUN, load_run, save_file
-from ..going_on import POSITION, before_validation, check_run, name_lost, refuse_another, take_back
+from ..going_on import POSITION, before_validation, check_run, name_lost, refuse_another, say_where, take_back
 from ..order import Order
 from ..run_state import RunState
 from ..same_run import named, settings
@@ -34,7 +33,7 @@ class Checkpoint(LearnerCallback):
     every: batches after which it is written. None: it is written by `seconds`. It is also written at the end of the run
         and after Ctrl-C, and never with parameters that are not finite.
     seconds: the time between two files, more where writing would cost more than 2 % of the time.
-    extend: whether a run with another number of epochs may continue; its schedule is then that of the new total.
+    extend: whether a run with another number of epochs may continue, with the schedule of the new total.
     allow: names of settings that may be others than when the run began, as the error for them names them, such as
         `["lr"]`. What is new then holds from here on.
 
@@ -70,7 +69,8 @@ class Checkpoint(LearnerCallback):
         return {}   # what it keeps is about the file
 
     def on_train_begin(self, **fields: Any) -> Changes | None:
-        learn, self.lock = self.learn, lock(self.path)
+        learn, self.continued = self.learn, ""
+        self.lock = lock(self.path)
         self.settings, self.cost, self.saved_at = settings(learn), 0.0, time.monotonic()
         self.state = RunState(learn, named(learn.handler))
         self.n_batches, self.not_finite_before = len(learn.data.train_dl), not_finite(learn.model)
@@ -101,7 +101,9 @@ class Checkpoint(LearnerCallback):
         if stop_training or epoch + 1 >= n_epochs or self._due(iteration) or self.learn.interrupted:
             self._save(epoch=epoch + 1, num_batch=0)
 
-    def on_train_end(self, train: bool) -> None:
+    def on_train_end(self, train: bool, exception: BaseException | None) -> None:
+        if exception is not None and self.continued:
+            exception.add_note(f"the run had been continued from {self.path} in {self.continued}")
         # not in the validation itself: there the model may hold averaged weights
         if self.lock is not None:
             if not train and self.learn.interrupted and self.trained:
@@ -140,10 +142,5 @@ class Checkpoint(LearnerCallback):
         if position["num_batch"] == self.n_batches:
             self.trained = before_validation(self._run({**fields, **position}))
         learn.recorder.rewrite(position["epoch"], learn.handler.state.pbar)
-        if finished:
-            learn.stopped = f"before it began: {self.path} is a finished run"
-            warnings.warn(f"{self.path} is a finished run: it is loaded, and nothing is trained. To begin again, "
-                          "delete it or choose another name; to train on, Checkpoint(..., extend=True)")
-        elif not learn.silent:  # not on the standard output: there the table is to be as if nothing had happened
-            print(f"{self.path} goes on in epoch {position['epoch']} at batch {position['num_batch']}", file=sys.stderr)
+        self.continued = say_where(learn, self.path, position, finished)
         return position
