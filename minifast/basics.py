@@ -26,9 +26,11 @@ from . import (
     loaders,
     losses,
     metrics,
+    model_loss,
     optimizer,
     order,
     recorder,
+    runs,
     scores,
     state,
     stepper,
@@ -48,9 +50,11 @@ from .learner import *
 from .loaders import *
 from .losses import *
 from .metrics import *
+from .model_loss import *
 from .optimizer import *
 from .order import *
 from .recorder import *
+from .runs import *
 from .scores import *
 from .state import *
 from .stepper import *
@@ -74,5 +78,6 @@ plt, pd, models = _OnFirstUse("matplotlib.pyplot"), _OnFirstUse("pandas"), _OnFi
 __all__ = ["np", "torch", "F", "nn", "optim", "Tensor", "tensor", "partial", "Path", "Any", "plt", "pd", "models",
            "AdamW", "FusedAdam"]
 for _module in (callback, callbacks, columns, data, datasets, denominators, device_loader, inference, interpret,
-                layers, learner, loaders, losses, metrics, optimizer, order, recorder, scores, state, stepper):
+                layers, learner, loaders, losses, metrics, model_loss, optimizer, order, recorder, runs, scores, state,
+                stepper):
     __all__ += _module.__all__

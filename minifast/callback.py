@@ -111,7 +111,7 @@ class LearnerCallback(Callback):
         return learn
 
 
-def role_of(callback: Callback) -> str:
+def role_of(callback: Callback | type[Callback]) -> str:
     """The callback's `role`; with the older `only_in_fit = True` it is "watching".
 
     >>> role_of(StopAfterNBatches(2)), role_of(Recorder(fake_learner()))

@@ -39,6 +39,7 @@ from .predicting import Predicting
 from .progress import OneBar, Progress, say
 from .recorder import Recorder
 from .report import write_report
+from .settings import settings_of
 from .snapshot import copied
 from .state import State
 from .suggestion import RangeTest, RangeTests
@@ -314,6 +315,10 @@ class Learner(LayerGroups, Predicting):
             return loop_with_callbacks(CallbackHandler(self.taking_part(callbacks), metrics))
         finally:
             vars(self).update(before)   # making the `callback_fns` has replaced those of the last fit
+
+    def settings(self) -> dict[str, Any]:
+        """The hyper-parameters of the fit in progress, or the last one, as a plain dict: see `settings_of`."""
+        return settings_of(self)
 
     def summary(self) -> Text:
         """The model's layers: output shapes for a training batch, parameters, whether they are trained, size."""

@@ -21,8 +21,8 @@ from .kinds import FUNCTIONS, OBJECT, PLAIN, described, fields, kind_of
 from .snapshot import plain
 from .state import State
 
-__all__ = ["LENGTH", "check_allowed", "differences", "named", "settings", "shapes_training",
-           "without_curves"]
+__all__ = ["LENGTH", "arguments_of", "check_allowed", "described_with", "differences", "in_words", "named", "settings",
+           "shapes_training", "without_curves"]
 
 LENGTH = ("number of epochs", "optimizer steps")
 HOW_FAST = {"params", "layer_group", "foreach", "fused", "capturable", "differentiable", "initial_lr", "decays"}
@@ -42,7 +42,7 @@ def named(handler: Any) -> dict[str, Callback]:
     return dict([*names(handler.callbacks, ""), *names(handler.metrics, "metric ")])
 
 
-def shapes_training(cb: Callback) -> bool:
+def shapes_training(cb: Callback | type[Callback]) -> bool:
     """Whether it is part of the training itself: a run that goes on must have it with equal settings."""
     return role_of(cb) in ("training", "fit")
 
@@ -64,16 +64,16 @@ def settings(learn: Any) -> dict[str, Any]:
                 dl.dl if dl.dataset is None else dl.dataset)
             found[f"transforms of {name} batches"] = [described_with(tfm) for tfm in dl.tfms]
     if (sampler := getattr(learn.data.train_dl.dl, "sampler", None)) is not None:
-        found["sampler"] = _in_words(sampler)
+        found["sampler"] = in_words(sampler)
     for name, cb in named(learn.handler).items():
         if shapes_training(cb):
-            found[name] = {**_arguments(cb, without=("learn", "seed")), **_curves(cb, s)}
+            found[name] = {**arguments_of(cb, without=("learn", "seed")), **_curves(cb, s)}
     return plain(found)  # type: ignore[no-any-return]
 
 
 def _hyper_parameters(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     names = dict.fromkeys(key for g in groups for key in g if key not in HOW_FAST)
-    found = {name: [_in_words(g.get(name)) for g in groups] for name in names}
+    found = {name: [in_words(g.get(name)) for g in groups] for name in names}
     return {**found, "bn_wd (which parameters decay)": [[len(g["params"]), g.get("decays")] for g in groups]}
 
 
@@ -84,7 +84,7 @@ def _curves(cb: Any, s: State) -> dict[str, list[str]]:
     n = cb.n_planned
     n_epochs = getattr(cb, "tot_epochs", None) or s.n_epochs
     plan = cb.plan(s.n_updates * n_epochs // s.n_epochs, n_epochs)
-    return {f"{CURVE}{name}": [_in_words(schedule(i)) for i in sorted({0, n // 4, n // 2, 3 * n // 4, n - 1})]
+    return {f"{CURVE}{name}": [in_words(schedule(i)) for i in sorted({0, n // 4, n // 2, 3 * n // 4, n - 1})]
             for name, schedule in plan.items()}
 
 
@@ -97,7 +97,7 @@ def _module_line(name: str, m: nn.Module) -> str:
     own = [f"{n} {tuple(p.shape)}" for n, p in m.named_parameters(recurse=False)
            if not nn.parameter.is_lazy(p) and not type(m).__module__.startswith("torch.nn")]
     settings_shown = [] if type(m).__module__.startswith("torch.") else [
-        f"{key}={value}" for key, value in _arguments(m).items() if value not in ("", None)]
+        f"{key}={value}" for key, value in arguments_of(m).items() if value not in ("", None)]
     try:
         extra = m.extra_repr()
     except Exception:   # of a user's own class, and only for looking at
@@ -109,23 +109,23 @@ def _module_line(name: str, m: nn.Module) -> str:
 def described_with(x: Any) -> str:
     """A loss function, a transform or the like with its arguments, in a line without addresses."""
     if isinstance(x, partial):
-        return f"{described_with(x.func)} with {_in_words([list(x.args), x.keywords])}"
+        return f"{described_with(x.func)} with {in_words([list(x.args), x.keywords])}"
     if isinstance(x, FUNCTIONS) or isinstance(x, type) or not hasattr(x, "__dict__"):
         return described(x)
-    return f"{type(x).__name__}({', '.join(f'{k}={v}' for k, v in _arguments(x).items())})"
+    return f"{type(x).__name__}({', '.join(f'{k}={v}' for k, v in arguments_of(x).items())})"
 
 
-def _arguments(x: Any, without: Sequence[str] = ()) -> dict[str, Any]:
+def arguments_of(x: Any, without: Sequence[str] = ()) -> dict[str, Any]:
     """The arguments of an object's class, where it has attributes of their names, in words."""
     try:
         names = [name for name in inspect.signature(type(x)).parameters if name not in without]
     except (TypeError, ValueError):     # a class of C's
         return {}
-    return {name: _in_words(getattr(x, name)) for name in names
+    return {name: in_words(getattr(x, name)) for name in names
             if name in vars(x) or isinstance(x, nn.Module) and hasattr(x, name)}
 
 
-def _in_words(x: Any) -> Any:
+def in_words(x: Any) -> Any:
     """`x` in plain values, short: a number or a text itself, a large thing as a fingerprint."""
     if isinstance(x, (np.generic, Tensor)) and getattr(x, "ndim", 1) == 0:
         x = x.item()
@@ -134,11 +134,11 @@ def _in_words(x: Any) -> Any:
     if type(x) in PLAIN:
         return x if not isinstance(x, (str, bytes)) or len(x) < 100 else _hash(x)
     if isinstance(x, (Tensor, np.ndarray)):
-        return [_in_words(v) for v in x.ravel().tolist()] if len(x) <= 8 and x.ndim == 1 else fingerprint(x)
+        return [in_words(v) for v in x.ravel().tolist()] if len(x) <= 8 and x.ndim == 1 else fingerprint(x)
     if isinstance(x, (list, tuple)):
-        return [_in_words(v) for v in x] if len(x) <= 20 else _hash(repr([_in_words(v) for v in x]))
+        return [in_words(v) for v in x] if len(x) <= 20 else _hash(repr([in_words(v) for v in x]))
     if isinstance(x, Mapping):
-        return {str(key): _in_words(v) for key, v in x.items()}
+        return {str(key): in_words(v) for key, v in x.items()}
     return f"{type(x).__name__} with {len(list(x.parameters()))} parameters" if isinstance(x, nn.Module) \
         else described_with(x)
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from ..callback import LearnerCallback
 from ..order import Order
 from ..state import Changes
@@ -13,6 +15,9 @@ __all__ = ["LossMetrics"]
 
 class LossMetrics(LearnerCallback):
     """Adds a column for each part that the loss function reports, over the validation as the loss itself.
+
+    learn: the learner whose loss function reports parts.
+    train: whether they are measured over the training batches instead, as they are trained on.
 
     The loss function lists the parts' names in `metric_names` and, whenever it is called, puts their values (tensors or
     numbers) into its dict `metrics`. Each part is a mean over what the loss is a mean over (`State.last_weight`).
@@ -32,6 +37,10 @@ class LossMetrics(LearnerCallback):
     _order = Order.COLUMNS
     role = "watching"
 
+    def __init__(self, learn: Any, train: bool = False) -> None:
+        super().__init__(learn)
+        self.train = train
+
     def on_train_begin(self) -> None:
         self.loss_func: Any = self.learn.loss_func   # here, because another callback may wrap it for the run
         if not (names := getattr(self.loss_func, "metric_names", None)):
@@ -43,8 +52,9 @@ class LossMetrics(LearnerCallback):
         self.weights: list[Any] = []
 
     def on_batch_end(self, train: bool, last_weight: Any) -> None:
-        if not train:
-            self.parts.append([self.loss_func.metrics[name] for name in self.names])
+        if train == self.train:
+            values = [self.loss_func.metrics[name] for name in self.names]
+            self.parts.append([v.detach() if isinstance(v, Tensor) else v for v in values])
             self.weights.append(last_weight)
 
     def on_epoch_end(self, last_metrics: list[Any]) -> Changes:
