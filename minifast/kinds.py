@@ -68,7 +68,8 @@ CODE = (type, types.ModuleType, types.BuiltinFunctionType, types.MethodWrapperTy
 FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)   # there may be something behind them
 PROCESS = {"_thread", "threading", "queue", "_queue", "socket", "multiprocessing", "concurrent", "asyncio",
            "subprocess", "tempfile", "contextlib", "weakref", "selectors", "ssl", "sqlite3", "ctypes", "signal",
-           "importlib", "torch", "numpy", "fastprogress", "tensorboard", "IPython", "matplotlib"}     # packages
+           "importlib", "torch", "numpy", "fastprogress", "tensorboard", "IPython", "matplotlib", "mlflow", "wandb",
+           "optuna"}     # packages
 
 
 class Kind(NamedTuple):

@@ -14,9 +14,9 @@ __all__ = ["settings_of"]
 
 
 def settings_of(learn: Any) -> dict[str, Any]:
-    """The hyper-parameters of the fit in progress, or the last one, as a plain dict: of model, loss, optimizer, data, and
-    under "callbacks" the arguments of those that shape training. Large values are fingerprints. Before the first fit the
-    dict has no "epochs" and no "callbacks".
+    """The hyper-parameters of the fit in progress, or the last one, as a plain dict: of model, loss, optimizer, data
+    and, under "callbacks", the arguments of those that shape training. Large values are fingerprints. Before the first
+    fit the dict has no "epochs" and no "callbacks".
 
     >>> learn = fake_learner()
     >>> learn.fit_one_cycle(2, 1e-2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import partial
+from types import SimpleNamespace
 
 import torch
 from torch import nn, optim
@@ -12,11 +13,51 @@ import minifast.callbacks
 from minifast.callback import Callback, LearnerCallback
 from minifast.callbacks import schedules
 from minifast.callbacks.general_sched import TrainingPhase
+from minifast.callbacks.run_tracker import RunTracker
 from minifast.callbacks.scheduler import ScheduleCallback
 from minifast.fakes import fake_learner
 from minifast.metrics import accuracy
 
-ABSTRACT = {ScheduleCallback}   # made to be derived from: it has no schedule of its own
+ABSTRACT = {ScheduleCallback, RunTracker}   # made to be derived from: they have no schedule, no tracker of their own
+
+
+class Client:
+    """What `MLflow` needs of an MlflowClient."""
+
+    def get_experiment_by_name(self, name):
+        return SimpleNamespace(experiment_id="1")
+
+    def create_run(self, experiment_id, run_name=None):
+        return SimpleNamespace(info=SimpleNamespace(run_id="2"))
+
+    def log_param(self, run_id, key, value):
+        assert run_id == "2"
+
+    def log_metric(self, run_id, key, value, timestamp, step):
+        assert run_id == "2" and type(value) is float
+
+    def set_terminated(self, run_id, status):
+        assert run_id == "2"
+
+
+class Run:
+    """What `WandB` needs of a run of W&B."""
+
+    id, config = "3", SimpleNamespace(update=lambda settings, allow_val_change: None)
+
+    def log(self, values, step, commit):
+        assert all(type(value) is float for value in values.values())
+
+
+class Trial:
+    """What `OptunaPruning` needs of a trial of Optuna."""
+
+    def report(self, value, step):
+        assert type(value) is float
+
+    def should_prune(self):
+        return False
+
 
 # arguments of those that have no defaults for them; everything else must construct without
 ARGUMENTS = {
@@ -26,6 +67,9 @@ ARGUMENTS = {
     "TorchScheduler": dict(scheduler_func=partial(optim.lr_scheduler.StepLR, step_size=1)),
     "BatchSizeSchedule": dict(sizes={0: 2, 1: 4}),
     "Checkpoint": dict(name="run"),
+    "MLflow": dict(client=Client()),
+    "WandB": dict(run=Run()),
+    "OptunaPruning": dict(trial=Trial()),
 }
 
 

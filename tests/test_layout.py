@@ -67,6 +67,7 @@ RANKS = {
     "callbacks.hook_callback": 10,
     "callbacks.probe": 10,
     "callbacks.scheduler": 10,
+    "callbacks.run_tracker": 10.1,
     "callbacks.tracker": 10.1,
     "callbacks.*": 10.2,
     "callbacks": 10.3,

@@ -14,6 +14,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from minifast.callbacks.checkpoint import Checkpoint
 from minifast.callbacks.sampling import OverSamplingCallback
 from minifast.data import DataBunch
 from minifast.fakes import fake_learner
@@ -126,14 +127,14 @@ def test_a_run_goes_on_exactly_and_another_sampler_is_refused(tmp_path):
         return forward(x)
     cut.model.forward = stop
     with pytest.raises(RuntimeError, match="cut"):
-        cut.fit(2, 0.1, checkpoint="cut")
+        cut.fit(2, 0.1, callbacks=Checkpoint(cut, "cut", every=1))
     again = learner("balanced")
     again.fit(2, 0.1, checkpoint="cut")
     assert torch.equal(again.model.weight, whole.model.weight)
     (tmp_path / "models/cut.ckpt").unlink()
     cut.model.forward, calls = stop, iter(range(100))
     with pytest.raises(RuntimeError, match="cut"):
-        cut.fit(2, 0.1, checkpoint="cut")
+        cut.fit(2, 0.1, callbacks=Checkpoint(cut, "cut", every=1))
     with pytest.raises(ValueError, match="sampler"):
         learner(torch.ones(N)).fit(2, 0.1, checkpoint="cut")
 

@@ -13,6 +13,7 @@ from minifast.metrics import accuracy, r2_score, root_mean_squared_error
 from minifast.tabular import (
     BCEWithLogitsFlat,
     Categorify,
+    Checkpoint,
     DatasetType,
     FillMissing,
     MSELossFlat,
@@ -212,12 +213,13 @@ def test_a_run_on_a_table_goes_on_where_it_was_cut_off(tmp_path):
         torch.manual_seed(3)
         data = TabularDataBunch.from_df(table(400).drop(columns="spent"), "buys", bs=32, seed=3, path=tmp_path)
         learner.append(tabular_learner(data, ps=0.2, emb_drop=0.1, metrics=accuracy_until_cut, silent=True))
-        learner[-1].fit_one_cycle(3, 1e-2, checkpoint=name)
+        learner[-1].fit_one_cycle(3, 1e-2, callbacks=Checkpoint(learner[-1], name, every=1))
         return learner[-1]
     whole = run("whole")
     cut["at"] = 1
     with pytest.raises(RuntimeError, match="cut"):
         run("cut")
+    assert (tmp_path / "models/cut.ckpt").exists()
     cut["at"] = None
     again = run("cut")
     assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True))

@@ -10,7 +10,8 @@
 | regularisation and averages | mixup, averaging, rnn, bn_freeze |
 | the training data | sampling, batch_size |
 | a look inside | hook_callback, activations, loss_metrics |
-| logs, time and memory | csv_logger, tensorboard, show_graph, timer, peak_memory |
+| logs, time and memory | csv_logger, show_graph, timer, peak_memory |
+| trackers of runs | run_tracker (their base), tensorboard, trackers (MLflow, W&B), pruning (Optuna) |
 
 A new family is a new file here with an `__all__`, and one line below; a test fails for a file without its line.
 """
@@ -40,7 +41,9 @@ from .one_cycle import *
 from .peak_memory import *
 from .precision import *
 from .probe import *
+from .pruning import *
 from .rnn import *
+from .run_tracker import *
 from .sampling import *
 from .save_model import *
 from .scheduler import *
@@ -50,6 +53,7 @@ from .terminate import *
 from .timer import *
 from .torch_scheduler import *
 from .tracker import *
+from .trackers import *
 
 # the curves keep their module's name: `schedules.cosine`
 __all__ = ["schedules", *_hooks.__all__, *(_name for _file in _iter_modules(__path__)

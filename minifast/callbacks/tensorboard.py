@@ -1,17 +1,15 @@
 """Runs in TensorBoard."""
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..callback import LearnerCallback
+from .run_tracker import RunTracker
 
 __all__ = ["TensorBoard"]
 
 
-class TensorBoard(LearnerCallback):
+class TensorBoard(RunTracker):
     """Writes what the recorder holds for TensorBoard at the end of each epoch: the batches' smoothed losses, learning
     rates and momenta, and the epoch's row of the table, each against the number of batches done.
 
@@ -27,59 +25,41 @@ class TensorBoard(LearnerCallback):
     'logs'
     """
 
-    role = "watching"
+    each_batch = True
 
     def __init__(self, learn: Any, log_dir: str | Path | None = None) -> None:
         super().__init__(learn)
         # absolute, once: a program may go to another folder
         self.log_dir = (Path(log_dir) if log_dir else learn.path / "tensorboard").absolute()
         self.folder: Path | None = None
-        self.done = 0
         self._writer: Any = None
 
     def on_train_begin(self) -> None:
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            import torch.utils.tensorboard  # noqa: F401
         except ImportError as e:
             raise ImportError("TensorBoard's package is not here: pip install 'minifast[tensorboard]'") from e
-        self.done = 0
+        super().on_train_begin()
 
-        def begin() -> None:
-            taken = [int(p.name) for p in self.log_dir.glob("*") if p.name.isdigit()]
-            self.folder = self.log_dir / f"{max(taken, default=0) + 1:03d}"
-            self._writer = SummaryWriter(str(self.folder))
+    def begin(self, settings: dict[str, Any]) -> None:
+        """A new folder."""
+        from torch.utils.tensorboard import SummaryWriter
+        taken = [int(p.name) for p in self.log_dir.glob("*") if p.name.isdigit()]
+        self.folder = self.log_dir / f"{max(taken, default=0) + 1:03d}"
+        self._writer = SummaryWriter(str(self.folder))
+        self._writer.add_text("settings", "\n".join(f"    {name}: {value}" for name, value in settings.items()))
 
-        self._try(begin)
+    def log(self, values: dict[str, float], step: int) -> None:
+        """Write these values."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+        if any(name.startswith("epoch/") for name in values):
+            self._writer.flush()
 
-    def on_epoch_end(self) -> None:
-        if self._writer is not None:
-            self._try(self._write)
+    def end(self, exception: BaseException | None) -> None:
+        """Close the files."""
+        self._writer.close()
 
-    def on_train_end(self) -> None:
-        if self._writer is not None:
-            self._try(lambda: self._writer.close())
+    def on_train_end(self, exception: BaseException | None) -> None:
+        super().on_train_end(exception)
         self._writer = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """How much has been written."""
-        return {"done": self.done}
-
-    def _write(self) -> None:
-        recorder, add = self.learn.recorder, self._writer.add_scalar
-        columns: dict[str, Any] = {"loss": recorder.losses, "lr": recorder.lrs, "mom": recorder.moms}
-        for i in range(self.done, len(recorder.lrs)):
-            for name, values in columns.items():
-                add(f"batch/{name}", values[i], i + 1)
-        self.done = len(recorder.lrs)
-        values = [recorder.train_losses[-1], recorder.val_losses[-1], *recorder.metrics[-1]]
-        for name, value in zip(recorder.names[1:], values, strict=False):
-            if value is not None:
-                add(f"epoch/{name}", float(value), self.done)
-        self._writer.flush()
-
-    def _try(self, write: Callable[[], None]) -> None:
-        try:
-            write()
-        except OSError as e:
-            self._writer = None
-            warnings.warn(f"TensorBoard's files in {self.log_dir} cannot be written, the run goes on without: {e}")
