@@ -50,6 +50,7 @@ torture: $(READY)  ## 200 runs killed at random points, each continued byte for 
 	$(BIN)/python tests/torture/torture.py --kills 200
 	$(BIN)/python tests/torture/bad_input.py --examples 200
 	$(BIN)/python tests/torture/fuzzed_files.py --examples 1000
+	$(BIN)/python tests/torture/fuzzed_exports.py --examples 500
 
 lint: $(READY)  ## style
 	$(BIN)/ruff check .

@@ -63,6 +63,8 @@ class DataBunch:
     100
     """
 
+    thresh = 0.5    # the probability above which a label is given, where nothing else is said
+
     def __init__(self, train_dl: Any, valid_dl: Any = None, fix_dl: Any = None, test_dl: Any = None,
                  device: torch.device | str | None = None, dl_tfms: Any = None, *, path: Path | str = ".",
                  loss_func: Callable[..., Any] | None = None, classes: Sequence[Any] | None = None,
@@ -83,7 +85,7 @@ class DataBunch:
         if isinstance(classes, (str, bytes)) or not isinstance(classes, Iterable | None):
             raise TypeError(f"classes must be a list of names, not {classes!r}")
         self.classes = None if classes is None else [c.item() if isinstance(c, np.generic) else c for c in classes]
-        if self.train_dl.length == 0:
+        if self.train_dl.length == 0 and not getattr(self.train_dl.dl, "may_be_empty", False):
             raise ValueError("the training data is empty: there is not one batch to train on")
 
     @classmethod
@@ -255,14 +257,12 @@ class DataBunch:
     def one_batch(self, ds_type: DatasetType = DatasetType.Train, detach: bool = True, denorm: bool = True,
                   cpu: bool = True) -> Batch:
         """The first batch (x, y) of the coming pass; the loader's position and the generators stay as they are."""
-        dl = self.dl(ds_type)
-        state = dl.state_dict()
+        state = (dl := self.dl(ds_type)).state_dict()
         with generators_kept(), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             x, y = next(iter(dl))
         dl.load_state_dict(state)
-        if denorm:
-            x = self.denorm(x)
-        return to_detach((x, y), cpu) if detach else (x, y)
+        batch = self.denorm(x) if denorm else x, y
+        return to_detach(batch, cpu) if detach else batch
 
     def denorm(self, x: Any) -> Any:
         """Inputs as they were before they were normalised."""
@@ -273,12 +273,11 @@ class DataBunch:
         return self._prepared(batch_of_one(item))
 
     def _prepared(self, x: Any) -> Any:
-        target = torch.zeros(1, dtype=torch.long, device=self.device)
-        return self._as_for_validation.transform(to_device(x, self.device), target)[0]
+        y = torch.zeros(1, dtype=torch.long, device=self.device)
+        return self._as_for_validation.transform(to_device(x, self.device), y)[0]
 
     def augmented_dls(self, ds_type: DatasetType, scale: float) -> list[DeviceDataLoader]:
-        """The batches of that kind as several views of each sample; ValueError where there are none: see
-        `Learner.TTA`."""
+        """The batches of that kind as several views of each sample, for `Learner.TTA`; ValueError if there are none."""
         raise ValueError("test-time augmentation needs pictures with transforms, an ImageDataBunch with ds_tfms=; or "
                          "give TTA loaders of your own, dls=[loader] * 8")
 
@@ -293,7 +292,8 @@ class DataBunch:
             dl.remove_tfm(tfm)
 
     def __repr__(self) -> str:
-        train, valid = (0 if dl is None else dl.length or "unknown" for dl in (self.train_dl, self.valid_dl))
+        n = [0 if dl is None else dl.length for dl in (self.train_dl, self.valid_dl)]
+        train, valid = ("unknown" if length is None else length for length in n)
         text = f"batches to train on: {train}, to validate on: {valid}, on {self.device}"
         if self.classes is not None:
             text += f", {len(self.classes)} classes: {', '.join(map(str, self.classes[:9]))}{', ...' * (self.c > 9)}"

@@ -123,8 +123,9 @@ def predictions(learn: Any, dl: Any, activ: Callable[[Any], Any] | None = None, 
     return [preds, targets, losses, outputs]
 
 
-def prediction(learn: Any, item: Any, thresh: float = 0.5) -> tuple[Any, Any, Any]:
+def prediction(learn: Any, item: Any, thresh: float | None = None) -> tuple[Any, Any, Any]:
     """(value, value as a tensor, activated output) of one sample: see `Learner.predict`."""
+    thresh = learn.data.thresh if thresh is None else thresh
     dl = learn.data.wrap([(learn.data.prepare_item(item), torch.zeros(1))])
     preds, _, _, outputs = predictions(learn, dl)
     pred, output = _first(preds), _first(outputs)

@@ -28,6 +28,7 @@ class LayerGroups:
     own, they are these; else the whole model is one.
     """
 
+    data: Any
     model: nn.Module
     opt_func: Callable[..., optim.Optimizer]
     wd: float
@@ -180,6 +181,8 @@ class LayerGroups:
 
     def _set_opt(self, lr: Any, wd: float | None) -> None:
         """Make the optimizer ready for a run at `lr`: over all that is to be trained, its state as parameters are."""
+        if self.data.train_dl.length == 0:
+            raise ValueError("there is no training data: this learner is for predictions on new samples only")
         self._opt_before = None
         if self.opt.missing(self.model):
             if self.opt.own_groups:

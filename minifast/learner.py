@@ -28,6 +28,7 @@ from .check import Report, check
 from .checks import as_path, file_name, positive_int
 from .columns import as_metrics
 from .data import DataBunch
+from .export import export_learner
 from .frames import frames_forgotten, one_run_at_a_time
 from .fused import AdamW
 from .layer_groups import DEFAULT_LR, LayerGroups, LearningRate, weight_decay
@@ -345,6 +346,12 @@ class Learner(LayerGroups, Predicting):
         """
         load_weights(self, self._file(name), device, strict, with_opt)
         return self
+
+    @frames_forgotten
+    def export(self, file: str | Path | None = None, *, thresh: float | None = None, program: bool = True,
+               format: str = "minifast") -> Path:
+        """Write all that predictions need to one file: see `export_learner`, which has the arguments."""
+        return export_learner(self, file, thresh, program, format)
 
     def _file(self, name: str | Path) -> Path:
         return self.path / self.model_dir / f"{file_name('a file', name)}.pth"

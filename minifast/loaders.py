@@ -19,7 +19,7 @@ from .checks import positive_int
 from .utils import map_tensors, one_thread, tensors_in
 from .workers import Collate, Workers
 
-__all__ = ["TensorLoader", "ItemLoader", "Seeded"]
+__all__ = ["TensorLoader", "NoData", "ItemLoader", "Seeded"]
 
 Batch = tuple[Any, Any]
 ToPair = Callable[[Any], Batch]
@@ -160,6 +160,25 @@ class TensorLoader(Loader):
         order = torch.arange(self.n, device=self.device) if order is None else order
         for rows in islice(torch.split(order, self.batch_size), start, len(self)):
             yield map_tensors((self.x, self.y), partial(torch.index_select, dim=0, index=rows))
+
+
+class NoData(Loader):
+    """In place of training batches, for data that new samples are only prepared by.
+
+    bs: samples in a batch of these.
+
+    >>> len(NoData(64))
+    0
+    """
+
+    may_be_empty = True
+
+    def __init__(self, bs: int = 64) -> None:
+        super().__init__(0, bs, False, False, 0)
+
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """A ValueError: there are none."""
+        raise ValueError("there are no batches: this data is for predictions on new samples only")
 
 
 class ItemLoader(Loader):

@@ -51,12 +51,12 @@ class Predicting:
         return found[:3] if with_loss else found[:2]
 
     @frames_forgotten
-    def predict(self, item: Any, thresh: float = 0.5) -> tuple[Any, Any, Any]:
+    def predict(self, item: Any, thresh: float | None = None) -> tuple[Any, Any, Any]:
         """What the model says of one sample: (value, value as a tensor, probabilities or outputs).
 
         item: a sample's inputs as the data set gives them, or an array, a tuple or a dict of several; for pictures a
             path or PIL image too.
-        thresh: the probability above which a label is given.
+        thresh: the probability above which a label is given; None: 0.5, or what an exported learner says.
 
         The value goes by the loss and the shape of the output:
 

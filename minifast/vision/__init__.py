@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from .. import basics
 from ..basics import *
+from ..exported import load_learner
 from . import augment as _augment
 from . import data as _data
 from . import geometry as _geometry
@@ -26,6 +27,6 @@ from .transform import *
 from .tta import *
 
 __all__ = [*basics.__all__, *_augment.__all__, *_data.__all__, *_geometry.__all__, *_image.__all__,
-           *_transfer.__all__, *_transform.__all__, *_tta.__all__, "create_body", "ImageDataset", "get_image_files",
-           "CategoryList", "MultiCategoryList", "FloatList", "EmptyLabelList", "SegmentationLabelList", "ResizeMethod",
-           "ImageList", "SegmentationItemList"]
+           *_transfer.__all__, *_transform.__all__, *_tta.__all__, "create_body", "load_learner", "ImageDataset",
+           "get_image_files", "CategoryList", "MultiCategoryList", "FloatList", "EmptyLabelList",
+           "SegmentationLabelList", "ResizeMethod", "ImageList", "SegmentationItemList"]

@@ -16,7 +16,6 @@ from ..data import DataBunch, DatasetType
 from ..device_loader import DeviceDataLoader
 from ..inference import loader_for
 from ..loaders import ItemLoader
-from ..plots import show
 from ..utils import listify
 from .augment import Augment
 from .dataset import ImageDataset, Normalizer, Transform, channel_stats, collate, collate_any, float_batch
@@ -24,7 +23,8 @@ from .folders import find_pictures, folder_classes
 from .image import Fit, Size
 from .labels import CategoryList, Labels, first_group, plain_labels
 from .loading import Options, make, split_at_random
-from .masks import SegmentationLabelList
+from .recipe import picture_recipe, single_from_classes
+from .show import show_batch
 from .tables import file_names, label_columns, read_table
 from .tta import tta_loaders
 
@@ -179,6 +179,22 @@ class ImageDataBunch(DataBunch):
         df = read_table(Path(path) / csv_labels, fn_col, header, delimiter)
         return cls.from_df(path, df, folder, fn_col, label_col, suffix, valid_pct, seed, label_delim, **kwargs)
 
+    @classmethod
+    def single_from_classes(cls, path: Path | str, classes: Sequence[Any], ds_tfms: Any = None, size: Any = None,
+                            **kwargs: Any) -> ImageDataBunch:
+        """Data without pictures, of these classes, for predictions on new ones.
+
+        path: the folder of a learner's files. classes: their names, in their order.
+        ds_tfms, size: as the data had them that the model was trained on, see the class.
+        kwargs: `resize_method`, `padding_mode`, `bs`, `device`.
+
+        >>> data = ImageDataBunch.single_from_classes(".", ["cat", "dog"], size=32).normalize(imagenet_stats)
+        >>> learn = cnn_learner(data, models.resnet18, pretrained=False)
+        >>> learn.predict(torch.zeros(3, 32, 32))[2].shape
+        torch.Size([2])
+        """
+        return single_from_classes(cls, path, classes, ds_tfms, size, **kwargs)
+
     # ---- what is done with them
 
     def normalize(self, stats: tuple[Sequence[float], Sequence[float]] | None = None) -> ImageDataBunch:
@@ -211,6 +227,10 @@ class ImageDataBunch(DataBunch):
         norm = self.norm
         return {**super().prepares, "size": None if self.size is None else list(self.size),
                 "mean": None if norm is None else _short(norm.mean), "std": None if norm is None else _short(norm.std)}
+
+    def recipe(self) -> dict[str, Any]:
+        """How new pictures are prepared, in plain values, for `Learner.export`; ValueError for what is code."""
+        return picture_recipe(self)
 
     def prepare_item(self, item: Any) -> Tensor:
         """One picture as a batch (1, 3, H, W) for the model: a path or PIL image goes the way of the validation
@@ -273,26 +293,7 @@ class ImageDataBunch(DataBunch):
         figsize: width and height in inches; default: 1.6 x 1.8 for each picture.
         return_fig: return the figure instead of showing it.
         """
-        import matplotlib.pyplot as plt
-        x, y = self.one_batch(ds_type)
-        figsize = figsize or (1.6 * rows, 1.8 * rows)
-        fig, axes = plt.subplots(rows, rows, figsize=figsize, layout="constrained", squeeze=False)
-        for ax in axes.flat:
-            ax.axis("off")
-        for ax, image, target in zip(axes.flat, x.clamp(0, 1), y, strict=False):
-            ax.imshow(image.permute(1, 2, 0).numpy())
-            if isinstance(self.labels, SegmentationLabelList):
-                ax.imshow(target.numpy(), alpha=0.5, cmap="tab20", vmin=0, vmax=max(1, self.c - 1))
-            ax.set_title(self._title(target))
-        if return_fig:
-            return fig
-        show(fig)
-        return None
-
-    def _title(self, target: Tensor) -> str:
-        if self.labels is not None:
-            return self.labels.text(target)
-        return str(target.tolist() if self.classes is None else self.classes[int(target)])
+        return show_batch(self, rows, ds_type, figsize, return_fig)
 
 
 def _short(x: Tensor) -> list[float]:
