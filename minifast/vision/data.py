@@ -241,8 +241,7 @@ class ImageDataBunch(DataBunch):
     def test_on(self, items: Sequence[Any], bs: int | None = None) -> DeviceDataLoader:
         """Batches of new pictures, prepared as for validation (scaled, transformed, normalised), in their order.
 
-        items: paths, PIL images or tensors; one is taken as a list of one.
-        bs: the batch size; default: that of validation.
+        items: paths, PIL images or tensors; one is taken as a list of one. bs: default: that of validation.
 
         They have no labels, so their targets are 0. FileNotFoundError that names a file that is not there.
 
