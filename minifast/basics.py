@@ -15,6 +15,7 @@ from . import (
     callback,
     callbacks,
     columns,
+    confusion,
     data,
     datasets,
     denominators,
@@ -38,6 +39,7 @@ from . import (
 from .callback import *
 from .callbacks import *
 from .columns import *
+from .confusion import *
 from .data import *
 from .datasets import *
 from .denominators import *
@@ -77,7 +79,7 @@ plt, pd, models = _OnFirstUse("matplotlib.pyplot"), _OnFirstUse("pandas"), _OnFi
 
 __all__ = ["np", "torch", "F", "nn", "optim", "Tensor", "tensor", "partial", "Path", "Any", "plt", "pd", "models",
            "AdamW", "FusedAdam"]
-for _module in (callback, callbacks, columns, data, datasets, denominators, device_loader, inference, interpret,
-                layers, learner, loaders, losses, metrics, model_loss, optimizer, order, recorder, runs, scores, state,
-                stepper):
+for _module in (callback, callbacks, columns, confusion, data, datasets, denominators, device_loader, inference,
+                interpret, layers, learner, loaders, losses, metrics, model_loss, optimizer, order, recorder, runs,
+                scores, state, stepper):
     __all__ += _module.__all__

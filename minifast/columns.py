@@ -26,7 +26,7 @@ from .state import Changes
 from .utils import camel2snake, first_tensor, joined, listify, to_detach, weighted_mean
 
 __all__ = ["AverageMetric", "WholeSetMetric", "StatefulMetric", "metric_name", "as_metric", "as_metrics",
-           "add_metrics", "state_holders"]
+           "add_metrics"]
 
 
 def metric_name(metric: Any) -> str:

@@ -25,8 +25,7 @@ from .snapshot import preserved
 from .state import Changes, State
 from .utils import joined, listify, shape_of, tensors_in, to_detach
 
-__all__ = ["Category", "MultiCategory", "run_validation", "loader_for", "predictions", "prediction",
-           "augmented_predictions", "predicted_classes"]
+__all__ = ["Category", "MultiCategory", "predicted_classes"]
 
 
 class Category(str):

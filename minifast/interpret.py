@@ -18,7 +18,7 @@ from .snapshot import preserved
 from .torch_private import uncompiled
 from .utils import listify, run_model, to_detach
 
-__all__ = ["ClassificationInterpretation", "show_results"]
+__all__ = ["ClassificationInterpretation"]
 
 
 class ClassificationInterpretation:

@@ -13,7 +13,7 @@ from .checks import check_callable, few_of, positive_int, short
 from .utils import listify, run_model
 
 __all__ = ["Lambda", "Flatten", "AdaptiveConcatPool2d", "PoolFlatten", "conv_layer", "simple_cnn",
-           "ParameterModule", "flatten_model", "initialise_lazy", "is_lazy", "split_model"]
+           "ParameterModule", "flatten_model", "is_lazy", "split_model"]
 
 
 # ---- layers

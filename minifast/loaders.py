@@ -188,6 +188,10 @@ class ItemLoader(Loader):
     index: equal for any `num_workers`, and the generators outside are left as they were. `collate_fn` makes a batch of
     a list of items, `to_pair` (inputs, targets) of a batch: see `pair`. `keep_workers`: the processes are started once
     and kept for the next passes, see `Workers`. TypeError for a dataset that cannot be indexed.
+
+    >>> [(x, y)] = ItemLoader([(torch.zeros(2), 0), (torch.ones(2), 1)], bs=2)
+    >>> x.shape, y
+    (torch.Size([2, 2]), tensor([0, 1]))
     """
 
     def __init__(self, dataset: Any, bs: int = 64, shuffle: bool = False, drop_last: bool = False,

@@ -25,6 +25,9 @@ class CrossEntropyFlat(nn.CrossEntropyLoss):
     """Cross entropy of logits, classes along `axis` among any other dimensions, with whole-number targets of the rest.
 
     Takes torch's own arguments too. ValueError if the targets do not fit, TypeError if they are not whole numbers.
+
+    >>> CrossEntropyFlat()(torch.zeros(2, 3, 4), torch.ones(2, 3).long())    # of 4 classes, for 2 x 3 targets
+    tensor(1.3863)
     """
 
     def __init__(self, *args: Any, axis: int = -1, **kwargs: Any) -> None:
@@ -54,7 +57,13 @@ class CrossEntropyFlat(nn.CrossEntropyLoss):
 
 
 class LabelSmoothingCrossEntropy(CrossEntropyFlat):
-    """Cross entropy with the share `eps` of each target spread over all classes (arXiv 1512.00567, section 7)."""
+    """Cross entropy with the share `eps` of each target spread over all classes (arXiv 1512.00567, section 7).
+
+    `eps`: the share, from 0 to 1, 0.1 by default. `reduction`: as in torch's losses.
+
+    >>> LabelSmoothingCrossEntropy(eps=0.5)(tensor([[9.0, 0.0]]), tensor([0]))
+    tensor(2.2501)
+    """
 
     def __init__(self, eps: float = 0.1, reduction: str = "mean") -> None:
         if not 0 <= number("eps", eps) <= 1:
@@ -78,7 +87,11 @@ def _flat(loss: nn.Module, output: Tensor, target: Tensor) -> tuple[Tensor, Tens
 
 
 class MSELossFlat(nn.MSELoss):
-    """Mean squared error of outputs and as many targets, in any shape; ValueError if their numbers differ."""
+    """Mean squared error of outputs and as many targets, in any shape; ValueError if their numbers differ.
+
+    >>> MSELossFlat()(tensor([[1.0], [3.0]]), tensor([1, 1]))
+    tensor(2.)
+    """
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         return super().forward(*_flat(self, output, target))
@@ -89,7 +102,11 @@ class MSELossFlat(nn.MSELoss):
 
 
 class BCEWithLogitsFlat(nn.BCEWithLogitsLoss):
-    """Binary cross entropy of logits and as many targets, in any shape; ValueError if their numbers differ."""
+    """Binary cross entropy of logits and as many targets, in any shape; ValueError if their numbers differ.
+
+    >>> BCEWithLogitsFlat()(torch.zeros(2, 1), tensor([0, 1]))
+    tensor(0.6931)
+    """
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         return super().forward(*_flat(self, output, target))
@@ -160,6 +177,10 @@ def task_of(loss_func: Any) -> str | None:
 
 def class_axis(loss_func: Any) -> int:
     """The axis of a batch's outputs along which a classifier's loss has the classes: its attribute `axis`, else 1 as in
-    torch's losses."""
+    torch's losses.
+
+    >>> class_axis(CrossEntropyFlat()), class_axis(nn.CrossEntropyLoss())
+    (-1, 1)
+    """
     loss_func, *_ = written(loss_func)
     return getattr(loss_func, "axis", 1)

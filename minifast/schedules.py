@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -204,3 +205,17 @@ def _annealed(start: Any, end: Any, func: Annealing) -> Curve:
 
 def _steps(epochs: float, per_epoch: float) -> int:
     return max(1, round(epochs * per_epoch))
+
+
+def values(schedule: Any, n: int) -> list[Any]:
+    """`[schedule(i) for i in range(n)]`, twice as fast where it is made of steppers: a preview may be long."""
+    if isinstance(schedule, Stepper):
+        schedule = Phases([schedule])
+    if not isinstance(schedule, Phases):
+        return [schedule(i) for i in range(n)]
+    found: list[Any] = []
+    for s, first, end in zip(schedule.steppers, schedule.starts, [*schedule.reached, n], strict=True):
+        func, a, b, n_iter = s.func, s.start, s.end, s.n_iter
+        points = (i - first for i in range(len(found), min(n, ceil(end))))
+        found += [func(a, b, x / n_iter) if 0 < x < n_iter else s(x) for x in points]
+    return found

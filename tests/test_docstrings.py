@@ -1,7 +1,9 @@
 """The examples in the docstrings, run."""
 import doctest
 import importlib
+import inspect
 import os
+import types
 import warnings
 
 import matplotlib.pyplot as plt
@@ -15,6 +17,18 @@ import minifast.vision
 STARS = (minifast.vision, minifast.tabular, minifast.fakes)
 NAMES = {name: getattr(module, name) for module in STARS for name in module.__all__}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+def test_every_public_class_and_function_has_an_example():
+    missing = []
+    for name in {name for module in STARS for name in module.__all__}:
+        thing = NAMES[name]
+        if isinstance(thing, type | types.FunctionType) and thing.__module__.startswith("minifast"):
+            methods = [m for m in vars(thing).values() if inspect.isfunction(m) or isinstance(m, classmethod)] if (
+                isinstance(thing, type)) else []
+            if not any(">>>" in (inspect.getdoc(x) or "") for x in (thing, *methods)):
+                missing.append(f"{thing.__module__}.{name}")
+    assert sorted(missing) == []
 
 
 @pytest.mark.parametrize("name", [n for n in MODULES if n not in ("__main__", "bundled.build_mnist_sample")])

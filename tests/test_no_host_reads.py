@@ -5,10 +5,11 @@ from host_reads import HostReads
 from torch import nn, tensor
 
 from minifast.callbacks import GradientAccumulation
+from minifast.confusion import FBeta
 from minifast.fakes import fake_learner
 from minifast.losses import CrossEntropyFlat
 from minifast.metrics import accuracy, error_rate, rmse, top_k_accuracy
-from minifast.scores import FBeta, Perplexity
+from minifast.scores import Perplexity
 
 
 def reads(fit, batches, **kwargs):

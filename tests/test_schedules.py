@@ -17,7 +17,7 @@ from minifast.callbacks.checkpoint import Checkpoint
 from minifast.callbacks.flat_cos_anneal import FlatCosAnnealScheduler
 from minifast.callbacks.general_sched import GeneralScheduler, TrainingPhase
 from minifast.callbacks.one_cycle import ONE_CYCLE_FORMS, OneCycleScheduler
-from minifast.callbacks.scheduler import ParamScheduler, ScheduleCallback, values
+from minifast.callbacks.scheduler import ParamScheduler, ScheduleCallback
 from minifast.callbacks.torch_scheduler import TorchScheduler
 from minifast.fakes import fake_learner
 from minifast.schedules import (
@@ -32,6 +32,7 @@ from minifast.schedules import (
     restarts,
     triangular,
     triangular2,
+    values,
     warm_up,
 )
 from minifast.stepper import annealing_cos, annealing_exp, annealing_linear

@@ -7,7 +7,7 @@
 | watching a column of the table | tracker, save_model |
 | ending a run, and safety | terminate, finite_guard (with its probe), interruption, checkpoint |
 | gradients and precision | gradients, precision, channels_last |
-| regularisation and averages | mixup, averaging, rnn, bn_freeze |
+| regularisation and averages | mixup, averaging, swa, rnn, bn_freeze |
 | the training data | sampling, batch_size |
 | a look inside | hook_callback, activations, loss_metrics |
 | logs, time and memory | csv_logger, show_graph, timer, peak_memory |
@@ -48,6 +48,7 @@ from .sampling import *
 from .save_model import *
 from .scheduler import *
 from .show_graph import *
+from .swa import *
 from .tensorboard import *
 from .terminate import *
 from .timer import *

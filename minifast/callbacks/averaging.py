@@ -1,22 +1,21 @@
-"""Averages of the weights along the run: exponential (EMA), and equal over the last epochs (SWA)."""
+"""Averages of the weights along the run: the exponential one, and what all of them do."""
 from __future__ import annotations
 
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..callback import LearnerCallback
 from ..checks import number
 from ..order import Order
-from ..torch_private import BATCH_NORMS, uncompiled
-from ..utils import rng_state, run_model, set_rng_state, to_device
+from ..utils import to_device
 
-__all__ = ["EMA", "SWA"]
+__all__ = ["EMA"]
 
 
-class _Averaging(LearnerCallback):
+class Averaging(LearnerCallback):
     """Keeps an average of the weights, shows it to validation and to savers of models, and leaves it at the end."""
 
     _order = Order.AVERAGE
@@ -67,12 +66,17 @@ class _Averaging(LearnerCallback):
         super().load_state_dict(to_device(state, self.learn.data.device))
 
 
-class EMA(_Averaging):
+class EMA(Averaging):
     """Exponential moving average: after each optimizer step, average = d · average + (1 - d) · weights.
 
     d is `decay`, in the first steps (1 + n) / (10 + n) after n of them where that is less, so that a short run
     forgets its start too. Buffers (the statistics of batch norm) are averaged alike. Validation measures the averaged
     model, and after the last epoch the learner has it; an error before that leaves the weights that were trained.
+
+    >>> learn = fake_learner()
+    >>> learn.fit(2, callbacks=EMA(learn, decay=0.9))
+    >>> learn.ema.n_averaged
+    4
     """
 
     def __init__(self, learn: Any, decay: float = 0.999) -> None:
@@ -86,65 +90,3 @@ class EMA(_Averaging):
             self.n_averaged += 1
             decay = min(self.decay, self.n_averaged / (9 + self.n_averaged))
             get_ema_multi_avg_fn(decay)(*self._floats(), self.n_averaged)  # type: ignore[no-untyped-call]
-
-
-class SWA(_Averaging):
-    """Stochastic weight averaging: the mean of the weights at the ends of all epochs from `start`, a part of the run.
-
-    From then on validation measures the averaged model, and after the last epoch the learner has it; an error before
-    that leaves the weights that were trained. Batch norm's statistics are measured for it: a forward pass over the
-    training data an epoch. It pays with a learning rate that stays high, not with one that is annealed to zero.
-    Source: Izmailov et al., arXiv 1803.05407.
-    """
-
-    def __init__(self, learn: Any, start: float = 0.75) -> None:
-        super().__init__(learn)
-        if not 0 <= number("start", start) < 1:
-            raise ValueError(f"start is a part of the run, from 0 to below 1, not {start}")
-        self.start = start
-
-    def on_train_begin(self) -> None:
-        super().on_train_begin()
-        self.next_epoch = 0
-
-    def on_batch_begin(self, train: bool, epoch: int, n_epochs: int) -> None:  # type: ignore[override]
-        if not train:
-            self._add(epoch, n_epochs)
-            super().on_batch_begin(train)
-
-    def on_epoch_end(self, epoch: int, n_epochs: int, stop_training: bool) -> None:
-        self._add(epoch, n_epochs)
-        super().on_epoch_end(epoch, n_epochs, stop_training)
-
-    def _add(self, epoch: int, n_epochs: int) -> None:
-        if epoch < max(self.next_epoch, int(self.start * n_epochs)):
-            return
-        self.next_epoch = epoch + 1
-        get_swa_multi_avg_fn()(*self._floats(), self.n_averaged)  # type: ignore[no-untyped-call]
-        self.n_averaged += 1
-        if layers := [m for m in self.learn.model.modules() if isinstance(m, BATCH_NORMS)]:
-            self._measure_batch_norm(layers)
-
-    @torch.no_grad()
-    def _measure_batch_norm(self, layers: list[Any]) -> None:
-        model, dl = self.learn.model, self.learn.data.train_dl  # torch's update_bn waits for the device in every batch
-        flags = [(m, m.training) for m in model.modules()]
-        momenta, position, random_state = [m.momentum for m in layers], dl.state_dict(), rng_state()
-        self._show_average()
-        try:
-            model.train()
-            for i, (x, _) in enumerate(dl):
-                for m in layers:
-                    m.momentum = 1 / (i + 1)    # the running mean is then that of the batches so far, all alike
-                with uncompiled(model):     # compiled code would be made again for each momentum
-                    run_model(model, x)
-            for a, w in zip(self.average, self._weights, strict=True):
-                a.copy_(w)
-        finally:
-            for m, momentum in zip(layers, momenta, strict=True):
-                m.momentum = momentum
-            for m, training in flags:
-                m.training = training
-            self._show_own()
-            dl.load_state_dict(position)
-            set_rng_state(random_state)

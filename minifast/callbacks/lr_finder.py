@@ -21,7 +21,7 @@ from ..stepper import Stepper, annealing_exp, annealing_linear
 from ..suggestion import RangeTest, RangeTests
 from ..utils import listify
 
-__all__ = ["LRFinder", "range_tests"]
+__all__ = ["LRFinder"]
 
 
 class LRFinder(LearnerCallback):

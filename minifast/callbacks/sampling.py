@@ -22,6 +22,11 @@ class BalancedLoader(Loader):
 
     A class with fewer has each of them equally often (the remainder drawn), one with more gives that many of them,
     drawn again for each pass. `labels` (n,): the class of each sample. Like all loaders a function of seed and pass.
+
+    >>> loader = TensorLoader(torch.arange(5), tensor([0, 1, 1, 1, 1]), bs=8, seed=0)
+    >>> [(x, y)] = BalancedLoader(loader, loader.dataset[:][1], per_class=3)
+    >>> sorted(y.tolist())
+    [0, 0, 0, 1, 1, 1]
     """
 
     def __init__(self, loader: TensorLoader | ItemLoader, labels: Tensor, per_class: int) -> None:

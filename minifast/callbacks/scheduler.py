@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from .. import plots
 from ..callback import LearnerCallback
 from ..checks import check_callable, positive_int
 from ..optimizer_state import check_value
-from ..schedules import Plan, Schedule
+from ..schedules import Plan, Schedule, values
 from ..state import Changes
 from ..stepper import Phases, Stepper
 
@@ -25,6 +24,13 @@ class ScheduleCallback(LearnerCallback):
     before. Steps past the end of the plan hold its last value, with one warning. `tot_epochs`: the schedule's length,
     where the run is only its first part. `start_epoch`: the run begins with that epoch, as if those before it had been
     run; the number of epochs to fit includes them.
+
+    >>> class Halved(ScheduleCallback):
+    ...     def plan(self, n_updates, n_epochs): return {"lr": lambda step: 0.1 / 2 ** step}
+    >>> learn = fake_learner()
+    >>> learn.fit(1, callbacks=Halved(learn))
+    >>> list(learn.recorder.lrs)
+    [0.1, 0.05]
     """
 
     role = "fit"    # a range test has its own learning rates
@@ -67,8 +73,8 @@ class ScheduleCallback(LearnerCallback):
             opt.set(name, schedule(update))
 
     def on_train_end(self) -> None:
-        for name, values in getattr(self, "before", {}).items():
-            self.learn.opt.set(name, values)
+        for name, before in getattr(self, "before", {}).items():
+            self.learn.opt.set(name, before)
         self.before = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -119,6 +125,11 @@ class ParamScheduler(ScheduleCallback):
 
     Each is a curve from `minifast.schedules`, or any function of (number of optimizer steps, steps in an
     epoch) that returns a function of the step. TypeError for anything else.
+
+    >>> learn = fake_learner()
+    >>> learn.fit(1, callbacks=ParamScheduler(learn, lr=lambda n_steps, per_epoch: lambda step: 0.1 * (step + 1)))
+    >>> list(learn.recorder.lrs)
+    [0.1, 0.2]
     """
 
     def __init__(self, learn: Any, tot_epochs: int | None = None, **curves: Callable[[int, float], Schedule]) -> None:
@@ -131,17 +142,3 @@ class ParamScheduler(ScheduleCallback):
     def plan(self, n_updates: int, n_epochs: int) -> Plan:
         """The curves over that many steps."""
         return {name: curve(n_updates, n_updates / n_epochs) for name, curve in self.curves.items()}
-
-
-def values(schedule: Any, n: int) -> list[Any]:
-    """`[schedule(i) for i in range(n)]`, twice as fast where it is made of steppers: a preview may be long."""
-    if isinstance(schedule, Stepper):
-        schedule = Phases([schedule])
-    if not isinstance(schedule, Phases):
-        return [schedule(i) for i in range(n)]
-    found: list[Any] = []
-    for s, first, end in zip(schedule.steppers, schedule.starts, [*schedule.reached, n], strict=True):
-        func, a, b, n_iter = s.func, s.start, s.end, s.n_iter
-        points = (i - first for i in range(len(found), min(n, ceil(end))))
-        found += [func(a, b, x / n_iter) if 0 < x < n_iter else s(x) for x in points]
-    return found
