@@ -146,7 +146,7 @@ class DeviceDataLoader:
         return getattr(self.dl, "batch_size", None)
 
     def state_dict(self) -> dict[str, Any]:
-        """The loader's position, as far as it has one to tell."""
+        """The loader's position, as far as that is known."""
         if hasattr(self.dl, "state_dict"):
             return dict(self.dl.state_dict())
         gen = getattr(self.dl, "generator", None)

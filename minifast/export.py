@@ -68,7 +68,7 @@ def export_learner(learn: Any, file: Path | str | None = None, thresh: float | N
     program: whether the model's computation is in it, as `torch.export` sees it in eval mode, for batches of any
         length; with False `load_learner` needs the `model`.
     format: "minifast"; or "onnx", for other programs (extra `minifast[onnx]`): the model without its data, checked with
-        onnxruntime; what else there is stands in the file's metadata.
+        onnxruntime; what else there is goes into the file's metadata.
 
     In it are weights, classes, size and normalisation of pictures, and the threshold: tensors and plain values, with a
     checksum. Returns the path. ValueError that names the part that cannot be in a file; nothing is written then.

@@ -71,7 +71,7 @@ def load_learner(path: Path | str, file: Path | str | None = None, test: Sequenc
         channels_last = flag("channels_last", content["channels_last"])
         if precision not in (None, "fp16", "bf16"):
             raise ValueError(f"there is no precision {short(precision)}")
-    except Exception as e:  # whatever stands in the file
+    except Exception as e:  # whatever is in the file
         raise ValueError(f"{path} is damaged or was not written by minifast: {type(e).__name__}: {e}") from e
     if program is None:
         if model is None:

@@ -27,7 +27,7 @@ class ClassificationInterpretation:
     learn: the learner.
     preds: (n, ...), activated, on the CPU; y_true: (n, ...) the targets; losses: (n,).
     ds_type: of which data they are.
-    thresh: the probability above which a label is given, where one output stands for two classes.
+    thresh: the probability above which a label is given, where one output is for two classes.
 
     What is about classes raises a ValueError for a model of quantities or of several labels a sample. Targets that are
     the number of no class, such as those that a loss ignores, are left out.

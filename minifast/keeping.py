@@ -1,6 +1,6 @@
 """Values of any type as plain values and tensors, for a file. `restoring.py` has the way back.
 
-An object is never made by a name that stands in a file: in a new process its contents go into the object that is in the
+An object is never made by a name in a file: in a new process its contents go into the object that is in the
 same place there. So reading a file runs no code.
 """
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .kinds import (
 
 __all__ = ["Kept", "same", "small"]
 
-TAG = "kept as"         # the key of a dict that stands for a value that is not plain
+TAG = "kept as"         # the key of a dict in place of a value that is not plain
 WRITTEN = PLAIN - {bytes}   # as they are; torch.save writes empty bytes in a way that it does not read
 SMALL = 4096            # elements of a tensor that is compared by its values
 

@@ -2,7 +2,7 @@
 
 A form is a function of the number of updates `n`, `lr_max` (a number, or an array with one for each layer group),
 `moms` (at the ends, at the peak), `div_factor`, `pct_start` and `final_div`. A cycle starts at `lr_max / div_factor`,
-and its lowest learning rate is `lr_max / final_div`, where None stands for the form's own. What a form takes beyond
+and its lowest learning rate is `lr_max / final_div`, where None is the form's own. What a form takes beyond
 these is given with `partial`: `OneCycleScheduler(learn, 0.1, form=partial(three_phase, pct_last=0.1))`.
 
 Where none is given, each form has the values of its source, which its signature shows: most have moms (0.95, 0.85),

@@ -19,8 +19,9 @@ TAKE_SPARSE = ("SGD", "SparseAdam", "Adagrad")     # of torch's optimizers
 
 
 def check_value(name: str, value: Any) -> None:
-    """A named error (TypeError or ValueError) for what lr, mom, beta or wd cannot be; other names are the optimizer's
-    affair. `value`: a number, or several for the layer groups.
+    """TypeError or ValueError if `value` is invalid for lr, mom, beta or wd; other names are not checked.
+
+    `value`: a number, or several for the layer groups.
 
     >>> check_value("mom", 1.5)
     Traceback (most recent call last):

@@ -109,7 +109,7 @@ class Predicting:
         """Where this model is wrong: see `ClassificationInterpretation`.
 
         ds_type: of which data.
-        thresh: the probability above which a label is given, where one output stands for two classes.
+        thresh: the probability above which a label is given, where one output is for two classes.
         tta: whether the predictions are those of `TTA`.
         """
         return ClassificationInterpretation.from_learner(self, ds_type, thresh, tta)

@@ -125,7 +125,7 @@ class Progress:
         self.epoch: int | None = None  # stays None outside a fit: validation alone has no epochs
         self._rows: list[list[str]] = []
         self._redraw_at = 0.0  # shared by all bars: many short epochs draw no more often than one long one
-        self._line_length = 0  # of the bar that stands in the terminal now
+        self._line_length = 0  # of the bar in the terminal
         self._epochs: Any = None  # a notebook's outer counter
         self._bars: dict[str, tuple[int, int | None, str]] = {}  # a notebook's: done, total, text
         self._output: Any = None  # IPython's handles of what it displays

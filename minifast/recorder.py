@@ -134,7 +134,7 @@ class Recorder(LearnerCallback):
 
     def on_epoch_end(self, epoch: int, num_batch: int, last_metrics: list[Any], pbar: Any) -> None:
         if not isinstance(last_metrics, (list, tuple)):
-            raise TypeError(f"last_metrics must be a list, not {last_metrics!r}: answer "
+            raise TypeError(f"last_metrics must be a list, not {last_metrics!r}: return "
                             "{'last_metrics': last_metrics + [value]}")
         names = self.names[2:len(self.names) - self.add_time]
         if len(last_metrics) > len(names):

@@ -81,7 +81,7 @@ def check_alike(owner: type | None, before: Mapping[str, Any], now: Mapping[str,
 
 
 def _sort(x: Any) -> str:
-    """What a value may be exchanged for: a number for another one, but for no text."""
+    """What a value may be exchanged for: a number for another number, not for a text."""
     return next((name for name, types in SORTS.items() if isinstance(x, types)), "object")
 
 

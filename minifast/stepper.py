@@ -65,7 +65,7 @@ def annealing_poly(degree: float) -> Annealing:
 
 
 class Stepper:
-    """`func(start, end, i / n_iter)`: the value at step `i`. `stepper(i)` asks for any step; `n` is the only state.
+    """`func(start, end, i / n_iter)`: the value at step `i`. `stepper(i)` takes any step; `n` is the only state.
 
     `vals` is a pair (start, end), or one value, which means (value, 0). Without `func` a pair is annealed linearly and
     one value stays constant. Either end may be an array with one value for each layer group. Before step 0 the value is

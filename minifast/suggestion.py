@@ -250,7 +250,7 @@ class RangeTest:
         # one clear thing; that other rules name a number all the same must not look like the opposite of it
         others = [f"{name} {found.lr:.2E}" for name, found in self.suggestions.items() if found.lr is not None]
         return "\n".join([head, f"  no suggestion: {self.suggestion.reason}",
-                          *([f"  rules that do not ask for this: {', '.join(others)}"] if others else [])])
+                          *([f"  rules that do not need this: {', '.join(others)}"] if others else [])])
 
 
 class RangeTests(dict[str, RangeTest]):

@@ -77,7 +77,7 @@ def _load_opt(learn: Any, opt: Any, path: Path) -> None:
     before = copy.deepcopy(learn.opt.state_dict())
     try:
         learn.opt.load_state_dict(opt)
-    except Exception as e:  # whatever stands in the file
+    except Exception as e:  # whatever is in the file
         learn.opt.load_state_dict(before)
         warnings.warn(f"the weights of {path} are loaded, and the optimizer's state in it is left out, because it does "
                       f"not fit: {e}")

@@ -78,7 +78,7 @@ def _loader(dataset: Any, rows: Iterable[Rows], n: int, collate_fn: Collate | No
 
 
 class _Order:
-    """The batches of the pass that begins now: a loader asks for them when it is iterated over."""
+    """The batches of the pass that begins now: a loader takes them when it is iterated over."""
 
     rows: Iterable[Rows] = ()
 

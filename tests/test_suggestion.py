@@ -204,7 +204,7 @@ def test_a_range_test_without_a_suggestion_says_one_thing_first():
     assert why == f"  no suggestion: {test.suggestion.reason}" and "too noisy" in why
     said = {name: s.lr for name, s in test.suggestions.items()}
     assert said["minimum"] is None
-    assert others == f"  rules that do not ask for this: steepest {said['steepest']:.2E}, valley {said['valley']:.2E}"
+    assert others == f"  rules that do not need this: steepest {said['steepest']:.2E}, valley {said['valley']:.2E}"
 
 
 def test_basin_reads_the_batches_own_losses_the_others_the_smoothed_ones():

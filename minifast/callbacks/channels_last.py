@@ -18,7 +18,7 @@ class ChannelsLast(LearnerCallback):
     """Gives the model its pictures (4-d tensors) with channels as the last dimension in memory, as 16-bit convolutions
     on GPUs like them; values and shapes are the same.
 
-    Answers `last_input` in on_batch_begin. See `learn.to_channels_last`, which lays the weights out alike.
+    Returns `last_input` in on_batch_begin. See `learn.to_channels_last`, which lays the weights out alike.
 
     >>> learn = fake_learner(train_length=20)
     >>> learn.fit(2, 1e-2, callbacks=[ChannelsLast(learn)])

@@ -76,7 +76,7 @@ class MixUpLoss:
 class MixUpCallback(LearnerCallback):
     """Mixes each training sample with another one of its batch, by a weight drawn from Beta(alpha, alpha).
 
-    Reads the batch in on_batch_begin and answers with the mixed one. The larger weight is that of the sample itself.
+    Reads the batch in on_batch_begin and returns the mixed one. The larger weight is that of the sample itself.
     `stack_x`: the model is given both inputs and the weights, `model(x, x_other, weight)`, instead of their mixture.
     `stack_y`: the two targets stay apart and the loss is mixed, as classes need it (`MixUpLoss`; the learner's own is
     back after the run); otherwise the targets are mixed, which takes targets that are floating-point numbers.

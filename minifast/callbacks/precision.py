@@ -107,8 +107,8 @@ class MixedPrecision(LearnerCallback):
 
 
 class _Question:
-    """Stands for the optimizer before a GradScaler, which steps it only if no gradient overflowed: so one learns that
-    in time to let the loop do the step, or not."""
+    """In the optimizer's place for a GradScaler: its step is called only if no gradient overflowed, which says whether
+    the loop is to do the step."""
 
     def __init__(self, param_groups: list[dict[str, Any]]) -> None:
         self.param_groups, self.finite = param_groups, False

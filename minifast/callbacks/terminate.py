@@ -17,8 +17,8 @@ class TerminateOnNaNCallback(Callback):
     """Ends the run, without a validation, once a training loss has been NaN or infinite.
 
     It looks at every `check_every`-th batch, the first one included, and at the end of each epoch, so it notices at
-    most `check_every` batches late; `learn.recorder.raw_losses` says since when. Answers with the `stop_...` decisions
-    and `skip_validate` in on_batch_end and on_epoch_end. In its runs the learner's own check (`check_finite`), which
+    most `check_every` batches late; `learn.recorder.raw_losses` says since when. Returns the `stop_...` flags and
+    `skip_validate` in on_batch_end and on_epoch_end. In its runs the learner's own check (`check_finite`), which
     raises an error, is left out.
 
     >>> simulate(TerminateOnNaNCallback(), n_epochs=3, losses=[float("nan")]).state.epoch
@@ -48,7 +48,7 @@ class TerminateOnNaNCallback(Callback):
 class StopAfterNBatches(Callback):
     """Ends the run after `n_batches` training batches, without a validation: a quick look whether all runs.
 
-    Answers with the `stop_...` decisions and `skip_validate` in on_batch_end.
+    Returns the `stop_...` flags and `skip_validate` in on_batch_end.
 
     >>> simulate(StopAfterNBatches(2), n_epochs=3).state.iteration
     2

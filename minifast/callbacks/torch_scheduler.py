@@ -89,12 +89,12 @@ class TorchScheduler(ScheduleCallback):
                        metrics_names: list[str]) -> Changes | None:
         if epoch == 0:
             self.monitored = []
-        answer = super().on_train_begin(n_updates, n_epochs, epoch)
+        changes = super().on_train_begin(n_updates, n_epochs, epoch)
         columns = ["valid_loss", *metrics_names]
         if self.watching and self.monitor not in columns:
             raise ValueError(f"there is no {self.monitor!r} to monitor; there are {', '.join(columns)}."
                              + did_you_mean(self.monitor, columns))
-        return answer
+        return changes
 
     def on_batch_begin(self, train: bool, update: int, epoch: int) -> None:  # type: ignore[override]
         # epochs may be shorter than planned, so they are counted, not worked out from the updates

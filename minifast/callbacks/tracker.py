@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TrackerCallback", "EarlyStoppingCallback", "ReduceLROnPlateauCallback"]
 
-# what a column's name tells about its direction; one with words of both lists, or of none, does not tell
+# words in a column's name that say which way is better; with words of both lists, or of none, it is not known
 FALLS = ("loss", "error", "mse", "mae", "msle", "rmspe", "perplexity")
 RISES = "acc score dice beta f1 auc roc precision recall iou variance kappa corr psnr".split()
 
@@ -29,7 +29,7 @@ class TrackerCallback(LearnerCallback):
     value is better than the best so far by more than `min_delta`: NaN never is, a column without a value (`#na#`) does
     not count. Reads the recorder in on_epoch_end; then `improved` says whether that epoch was one, `best` and
     `best_epoch` which was the last one, `wait` how many epochs have gone by since. ValueError before epoch 0 for a
-    column that is not there, or one whose direction "auto" cannot tell.
+    column that is not there, or one whose direction "auto" does not know.
 
     >>> run = simulate(partial(TrackerCallback, monitor="valid_loss"), 3, valid_losses=[3, 1, 2])
     >>> run.callback.best, run.callback.best_epoch
@@ -54,7 +54,7 @@ class TrackerCallback(LearnerCallback):
             raise ValueError(f"{who}, but there is no validation data: monitor 'train_loss', or give the data some")
         falls, rises = (any(word in self.monitor.lower() for word in words) for words in (FALLS, RISES))
         if self.mode == "auto" and falls == rises:
-            raise ValueError(f"{who}, whose name does not tell which way is better: pass mode='min' or mode='max'")
+            raise ValueError(f"{who}, whose name does not say which way is better: pass mode='min' or mode='max'")
         self.falls = self.mode == "min" or self.mode == "auto" and falls
         self.operator = operator.lt if self.falls else operator.gt  # for subclasses
         self.best = float("inf") if self.falls else -float("inf")
@@ -76,7 +76,7 @@ class TrackerCallback(LearnerCallback):
 
 
 class EarlyStoppingCallback(TrackerCallback):
-    """Answers `stop_training` in on_epoch_end after `patience` epochs in a row without an improvement.
+    """Returns `stop_training` in on_epoch_end after `patience` epochs in a row without an improvement.
 
     Warns if a schedule would have gone on to lower the learning rate: a 1cycle run that stops early loses its
     annealing, where much of its gain is.

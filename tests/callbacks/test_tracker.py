@@ -65,9 +65,9 @@ def test_auto_knows_the_direction(name, values, n):
 
 
 def test_a_name_that_does_not_tell_its_direction_must_be_given_one():
-    with pytest.raises(ValueError, match="'quality', whose name does not tell which way is better.*mode='max'"):
+    with pytest.raises(ValueError, match="'quality', whose name does not say which way is better.*mode='max'"):
         epochs_run([1], metric="quality")
-    with pytest.raises(ValueError, match="does not tell"):
+    with pytest.raises(ValueError, match="does not say"):
         epochs_run([1], metric="loss_score")
     assert epochs_run([1, 2, 1, 3], metric="quality", mode="max") == 3
     assert epochs_run([1, 2, 1, 3], metric="quality", mode="min") == 2
