@@ -1,16 +1,19 @@
 """What a batch is: a pair of inputs and targets, and how it is read off what a loader or a data set gives."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
+from .distributed import gathered, together
 from .utils import shape_of, tensors_in
 
-__all__ = ["pair", "last_is_target", "tensors_of", "sample_count"]
+__all__ = ["Share", "Turns", "last_is_target", "merged", "pair", "sample_count", "tensors_of"]
 
 
 def pair(batch: Any) -> tuple[Any, Any]:
@@ -63,3 +66,78 @@ def _all_tensors(x: Any) -> bool:
     if isinstance(x, Mapping):
         x = list(x.values())
     return isinstance(x, Tensor) or isinstance(x, (list, tuple)) and len(x) > 0 and all(map(_all_tensors, x))
+
+
+# ---- of several processes, the batches that are this one's
+
+class _LastPass:
+    n: int | None = None    # how many batches it had, in all processes together
+
+
+_last = _LastPass()
+
+
+@dataclass
+class Share:
+    """Of every batch the part that is this process's: the parts differ by one sample at most, earlier ones are larger.
+
+    >>> Share(0, 2).bounds(5), Share(1, 2).bounds(5)
+    ((0, 3), (3, 5))
+    """
+
+    rank: int
+    world: int
+    last: tuple[int, int] = (0, 1)      # the bounds in the batch at hand, of batches from elsewhere
+
+    def bounds(self, n: int) -> tuple[int, int]:
+        """Of `n` samples, the first one and the one after the last."""
+        return -(-n * self.rank // self.world), -(-n * (self.rank + 1) // self.world)
+
+    def of(self, batches: Iterable[slice], n: int) -> Iterator[slice]:
+        """This process's part of each batch, of slices of `n` rows. Where there is no sample left for it, it is the
+        first one, which is then not counted: the model must run, because the others wait for its gradients."""
+        for batch in batches:
+            first, after = self.bounds(min(batch.stop, n) - batch.start)
+            yield slice(batch.start + first, batch.start + after) if first < after else slice(
+                batch.start, batch.start + 1)
+
+
+@dataclass
+class Turns:
+    """Every `world`-th batch, whole: the first is process 0's, the second process 1's, ...
+
+    stop: only the first batches; None: all. even: each process gets as many, some of them once more and not counted:
+    for a model whose forward pass is a meeting.
+
+    >>> list(Turns(1, 2).of("abcde", 5))
+    ['b', 'd']
+    """
+
+    rank: int
+    world: int
+    stop: int | None = None
+    even: bool = False
+
+    def of(self, batches: Iterable[Any], n: int | None) -> Iterator[Any]:
+        """This process's batches."""
+        first, i, _last.n = None, -1, None
+        for i, batch in enumerate(islice(batches, self.stop)):
+            first = batch if i == 0 and self.even else first
+            if i % self.world == self.rank:
+                yield batch
+        _last.n = i + 1
+        if self.even and i >= 0 and 0 <= (i % self.world) < self.rank:
+            yield first
+
+
+def merged(learn: Any, items: list[Any]) -> list[Any]:
+    """What the processes have made of a pass in turns, an item for each batch, in the order of the batches.
+
+    >>> merged(fake_learner(), [1, 2])
+    [1, 2]
+    """
+    if not together(learn):
+        return items
+    parts, n = gathered(items), _last.n
+    found = [part[i] for i in range(max(map(len, parts))) for part in parts if i < len(part)]
+    return found[:n]

@@ -53,7 +53,7 @@ class Callback:
 
     def on_backward_begin(self, *args: Any, **kwargs: Any) -> Changes | None:
         """Called after the loss of a training batch. May read `last_loss` with its graph, and return another one to be
-        differentiated (the recorded loss stays), `skip_bwd` or `skip_step`."""
+        differentiated (the recorded loss stays), `last_weight`, `skip_bwd` or `skip_step`."""
 
     def on_backward_end(self, *args: Any, **kwargs: Any) -> Changes | None:
         """Called when the gradients are there, before the optimizer's step. May return `skip_step`, `skip_zero`."""

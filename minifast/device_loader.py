@@ -1,6 +1,7 @@
 """`DeviceDataLoader`: any batches, on their device and prepared."""
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -11,20 +12,24 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from .batches import last_is_target, pair, tensors_of
-from .loaders import Batch, TensorLoader, ToPair, generators_kept
-from .utils import listify, rng_state, set_rng_state, to_device
+from .batches import Share, Turns, last_is_target, pair, tensors_of
+from .distributed import from_first, local_device
+from .loaders import Batch, Loader, TensorLoader, ToPair, generators_kept
+from .utils import batch_length, listify, rng_state, set_rng_state, to_device
 
 __all__ = ["DeviceDataLoader", "default_device"]
 
 
 def default_device() -> torch.device:
-    """The current GPU if there is one, else the CPU.
+    """The current GPU if there is one (of several processes on a machine each has its own), else the CPU.
 
     >>> default_device().type in ("cpu", "cuda")
     True
     """
-    return concrete_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    own = "LOCAL_RANK" in os.environ and local_device() < torch.cuda.device_count()
+    return torch.device("cuda", local_device()) if own else concrete_device("cuda")
 
 
 def concrete_device(device: torch.device | str | int) -> torch.device:
@@ -56,6 +61,8 @@ class DeviceDataLoader:
     ({'a': tensor([0., 0.])}, tensor([1., 1.]))
     """
 
+    part: Share | Turns | None = None   # of batches from elsewhere, what is this process's; None: all
+
     def __init__(self, dl: Any, device: torch.device | str | None = None, tfms: Any = None,
                  to_pair: ToPair | None = None) -> None:
         self.dl: Any = _restartable(dl)
@@ -84,16 +91,61 @@ class DeviceDataLoader:
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
         """One pass over the prepared batches, from batch `start` on."""
+        return self._whole(start) if self.part is None else self._part_of(start)
+
+    def _whole(self, start: int) -> Iterator[Batch]:
         inner = self.dl.batches(start) if hasattr(self.dl, "batches") else self._from(start)
         ready = isinstance(self.dl, TensorLoader) and self.dl.device == self.device
         return inner if ready and not self.tfms else self._prepared(inner, start)
+
+    def set_part(self, part: Share | Turns | None) -> Share | Turns | None:
+        """From now on a pass gives this process's part of the batches, None: all; returns what it gave before. Loaders
+        of our own make no more than that; others make all batches in each process, which is right, but slow."""
+        holder = self.dl if isinstance(self.dl, Loader) else self
+        before, holder.part = holder.part, part
+        return before
+
+    def has_nothing(self, num_batch: int) -> bool:
+        """Whether no sample of batch `num_batch` of this pass is this process's: see `Share.of`."""
+        inner = self.dl
+        part = inner.part if isinstance(inner, Loader) else self.part
+        if not isinstance(part, Share):
+            return False
+        first, after = part.last if not isinstance(inner, Loader) else part.bounds(
+            min(inner.batch_size, inner.n - num_batch * inner.batch_size))
+        return first == after
+
+    def _part_of(self, start: int) -> Iterator[Batch]:
+        """This process's part of batches that come from elsewhere; all processes draw them with equal generators."""
+        states = from_first(rng_state(cuda=False))
+        whole: Iterator[Batch] | None = None
+
+        def batches() -> Iterator[Batch]:
+            nonlocal states, whole
+            while True:
+                with generators_kept():
+                    set_rng_state(states)
+                    whole = self._whole(start) if whole is None else whole
+                    batch = next(whole, None)
+                    states = rng_state(cuda=False)
+                if batch is None:
+                    return
+                yield batch
+        return self.part.of(batches(), None) if isinstance(self.part, Turns) else map(self._own_rows, batches())
+
+    def _own_rows(self, batch: Batch) -> Batch:
+        assert isinstance(self.part, Share)
+        n = batch_length(batch[1], batch[0])
+        first, after = self.part.last = self.part.bounds(n)
+        rows = slice(first, after) if first < after else slice(0, 1)    # see `Share.of`
+        return _rows(batch[0], rows, n), _rows(batch[1], rows, n)
 
     def _prepared(self, inner: Iterator[Any], start: int) -> Iterator[Batch]:
         done = start
         for batch in inner:     # no map(): a StopIteration out of a transform would be the end of the pass
             done += 1
             yield self.prepare(batch)
-        if done == self.length:
+        if done == self.length or isinstance(self.dl, Loader):
             return
         if not done:
             raise ValueError(f"a pass over the {type(self.dl).__name__} gave not one batch: it must give batches each "
@@ -196,6 +248,21 @@ def _usual_pair(dl: Any) -> ToPair:
     """`pair`, or for a torch DataLoader over a TensorDataset of more than two tensors `last_is_target`."""
     found = tensors_of(getattr(dl, "dataset", None)) if isinstance(dl, DataLoader) else None
     return last_is_target if found is not None and len(found[0]) > 2 else pair
+
+
+def _rows(x: Any, rows: slice, n: int) -> Any:
+    """These of a batch's `n` samples, of tensors, arrays and lists with one entry for each."""
+    if isinstance(x, (Tensor, np.ndarray)):
+        return x[rows] if x.ndim and len(x) == n else x
+    if isinstance(x, Mapping):
+        return {key: _rows(value, rows, n) for key, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        if len(x) == n and not any(isinstance(part, (Tensor, np.ndarray)) and part.ndim and len(part) == n
+                                   for part in x):
+            return x[rows]      # a sample each
+        parts = [_rows(part, rows, n) for part in x]
+        return type(x)(*parts) if hasattr(x, "_fields") else type(x)(parts)
+    return x
 
 
 def _on(x: Any, device: torch.device) -> Any:

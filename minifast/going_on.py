@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
+from .distributed import rank, world
 from .run_state import RunState
 from .same_run import LENGTH, check_allowed, differences, without_curves
 from .snapshot import Moment, words
 from .state import RETURNS
-from .utils import map_tensors, tensors_in
+from .utils import map_tensors, set_rng_state, tensors_in
 
 __all__ = ["POSITION", "before_validation", "check_run", "name_lost", "refuse_another", "say_where",
            "take_back"]
@@ -107,6 +108,8 @@ def take_back(learn: Any, run: dict[str, Any], state: RunState, path: Path, now:
         before.put_back()
         raise ValueError(f"{path} belongs to another model or optimizer, or is damaged: {e}. Nothing is loaded from "
                          "it") from e
+    if rank() < len(run.get("generators", [])):     # of each of several processes
+        set_rng_state(run["generators"][rank()])
     for group, values in zip(learn.opt.opt.param_groups, wanted, strict=True):
         group.update(values)
     if lost:
@@ -121,13 +124,16 @@ def take_back(learn: Any, run: dict[str, Any], state: RunState, path: Path, now:
     return position, bool(position["stop_training"]) or position["epoch"] >= position["n_epochs"]
 
 
-def say_where(learn: Any, path: Path, position: dict[str, Any], finished: bool) -> str:
+def say_where(learn: Any, path: Path, position: dict[str, Any], run: dict[str, Any], finished: bool) -> str:
     """Say that the run goes on, or that it is finished (a warning); returns where it goes on, in words."""
     where = f"epoch {position['epoch']} at batch {position['num_batch']}"
+    before, now = len(run.get("generators", [0])), world()
     if finished:
         learn.stopped = f"before it began: {path} is a finished run"
         warnings.warn(f"{path} is a finished run: it is loaded, and nothing is trained. To begin again, delete it or "
                       "choose another name; to train on, Checkpoint(..., extend=True)")
-    elif not learn.silent:  # not on the standard output: there the table is to be as if nothing had happened
-        print(f"{path} goes on in {where}", file=sys.stderr)
+    elif not learn.silent and not rank():   # not on standard output: there the table is as if nothing had happened
+        print(f"{path} goes on in {where}" + ("" if before == now else (
+            f", in {now} process{'es' * (now > 1)} after {before}: the numbers are right, but sums are rounded and "
+            "dropout is drawn in another way")), file=sys.stderr)
     return where

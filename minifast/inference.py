@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from . import loop
 from .arrays import is_arrays
+from .batches import merged
 from .callback import Callback, CallbackHandler
 from .checks import positive_int
 from .columns import as_metrics, state_holders
@@ -20,6 +21,7 @@ from .denominators import unreduced
 from .device_loader import DeviceDataLoader
 from .frames import frames_forgotten
 from .losses import class_axis, loss_activation, task_of
+from .news import in_turns
 from .progress import Progress
 from .snapshot import preserved
 from .state import Changes, State
@@ -61,21 +63,22 @@ class MultiCategory(list[Any]):
 
 
 @frames_forgotten
-def run_validation(learn: Any, dl: Any, metrics: Sequence[Any], callbacks: Any = None, view: Any = None) -> State:
+def run_validation(learn: Any, dl: Any, metrics: Sequence[Any], callbacks: Any = None, view: Any = None,
+                   n_batch: int | None = None) -> State:
     """One pass over `dl` in eval mode, with these callbacks too, and its state; the learner is left as it was.
 
-    `view` takes the learner's place in the loop.
+    `view` takes the learner's place in the loop. `n_batch`: where several processes share the pass, how many batches.
     """
     kept = [*listify(learn.callbacks), *state_holders(as_metrics(metrics))]
     with preserved(learn, kept, weights=False):
-        return _one_pass(learn, dl, metrics, callbacks, view)
+        return _one_pass(learn, dl, metrics, callbacks, view, n_batch)
 
 
-def _one_pass(learn: Any, dl: Any, metrics: Sequence[Any], callbacks: Any, view: Any) -> State:
+def _one_pass(learn: Any, dl: Any, metrics: Sequence[Any], callbacks: Any, view: Any, n_batch: int | None) -> State:
     state = State(metrics=list(metrics), train=False, pbar=Progress(1, silent=True))
     handler = CallbackHandler(learn.taking_part(callbacks, in_fit=False), as_metrics(metrics, learn.loss_func),
                               state)
-    with handler.running():
+    with in_turns(learn, handler, dl, n_batch), handler.running():
         loop.validate(view or learn, handler, dl)
     return state
 
@@ -115,10 +118,11 @@ def predictions(learn: Any, dl: Any, activ: Callable[[Any], Any] | None = None, 
     collect = _Collect(unreduced(learn.loss_func) if with_loss else _no_loss, activ,
                        None if n_batch is None else positive_int("n_batch", n_batch))
     bare = SimpleNamespace(model=learn.model, loss_func=_no_loss)  # the targets of test data are none
-    run(learn, dl, [], collect, bare)
-    if not collect.kept:
+    run(learn, dl, [], collect, bare, collect.n_batch)
+    kept = collect.kept if n_batch == 1 else merged(learn, collect.kept)
+    if not kept:
         raise ValueError("there is not one batch to predict on")
-    outputs, targets, losses, preds = joined(collect.kept)
+    outputs, targets, losses, preds = joined(kept)
     return [preds, targets, losses, outputs]
 
 
@@ -126,7 +130,7 @@ def prediction(learn: Any, item: Any, thresh: float | None = None) -> tuple[Any,
     """(value, value as a tensor, activated output) of one sample: see `Learner.predict`."""
     thresh = learn.data.thresh if thresh is None else thresh
     dl = learn.data.wrap([(learn.data.prepare_item(item), torch.zeros(1))])
-    preds, _, _, outputs = predictions(learn, dl)
+    preds, _, _, outputs = predictions(learn, dl, n_batch=1)
     pred, output = _first(preds), _first(outputs)
     if not isinstance(pred, Tensor):
         return pred, pred, output

@@ -14,6 +14,7 @@ from . import loop, schedules
 from .callback import Callback, CallbackHandler, LearnerCallback, role_of
 from .callbacks.channels_last import ChannelsLast
 from .callbacks.checkpoint import Checkpoint
+from .callbacks.distributed import join
 from .callbacks.finite_guard import FiniteGuard
 from .callbacks.flat_cos_anneal import FlatCosAnnealScheduler
 from .callbacks.gradients import GradientClipping
@@ -107,6 +108,7 @@ class Learner(LayerGroups, Predicting):
         # of the run in progress; typed as a callback finds it, None outside of a run
         self.handler: CallbackHandler = None  # type: ignore[assignment]
         self.stopped: str | None = None     # why the last fit ended early, None if it did not
+        self.parallel: Any = None           # the model of all processes, during a run of several
         self.interrupted = False            # Ctrl-C: the run in progress is to end after the batch at hand
 
     # ---- training
@@ -307,6 +309,11 @@ class Learner(LayerGroups, Predicting):
         else:
             uncompile(self.model)
         return self
+
+    def to_distributed(self, shard: bool = False, timeout: float = 600.0, sync_bn: bool = False,
+                       own_batches: bool = False) -> Learner:
+        """Train together with the other processes that torchrun has started: see `callbacks.distributed.join`."""
+        return join(self, shard, timeout, sync_bn, own_batches)
 
     def show_callbacks(self, callbacks: Any = None) -> Text:
         """The loop of a fit (with these `callbacks`), with the callbacks that are called at each event, in order."""

@@ -5,7 +5,6 @@ import contextlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from .arrays import is_arrays
-from .batches import last_is_target, pair, sample_count, tensors_of
+from .batches import Share, Turns, last_is_target, pair, sample_count, tensors_of
 from .checks import positive_int
 from .utils import map_tensors, one_thread, tensors_in
 from .workers import Collate, Workers
@@ -55,6 +54,7 @@ class Loader:
     seeded = False
     draw: Callable[[torch.Generator], Tensor] | None = None     # gives a pass's rows, see `use_sampler`; None: all do
     sampler: Any = None                                         # what it was made from
+    part: Share | Turns | None = None   # what is this process's of each pass; None: all
 
     def __init__(self, n: int, bs: int, shuffle: bool, drop_last: bool, seed: int | None) -> None:
         self.n, self.batch_size = n, positive_int("bs", bs)
@@ -91,9 +91,14 @@ class Loader:
         seeds = torch.randint(2**62, (self.n,), generator=gen)
         return seeds if order is None or self.draw is not None else seeds[order]
 
+    def cuts(self, start: int) -> Iterator[slice]:
+        """Which rows of a pass belong to each batch, from `start` on."""
+        bs, stop = self.batch_size, len(self) * self.batch_size
+        whole = map(slice, range(start * bs, stop, bs), range((start + 1) * bs, stop + bs, bs))
+        return whole if self.part is None else self.part.of(whole, self.n)
+
     def _with_seeds(self, batches: Iterator[Batch], seeds: Tensor, start: int) -> Iterator[Batch]:
-        cuts = islice(torch.split(seeds, self.batch_size), start, len(self))
-        return ((Seeded(x, cut.numpy()), y) for cut, (x, y) in zip(cuts, batches, strict=True))
+        return ((Seeded(x, seeds[cut].numpy()), y) for cut, (x, y) in zip(self.cuts(start), batches, strict=True))
 
     def state_dict(self) -> dict[str, int]:
         """Seed and number of passes begun: taken before a pass, it is what repeats that pass."""
@@ -149,8 +154,7 @@ class TensorLoader(Loader):
         return self._with_seeds(batches, self._seeds(gen, order), start)
 
     def _cut(self, order: Tensor | None, start: int) -> Iterator[Batch]:
-        for b in range(start * self.batch_size, len(self) * self.batch_size, self.batch_size):
-            rows = slice(b, b + self.batch_size)
+        for rows in self.cuts(start):
             if order is None:  # copies (2 µs for 64 small images): a model that works in place would change the data
                 yield self.x[rows].clone(), self.y[rows].clone()
             else:
@@ -158,8 +162,8 @@ class TensorLoader(Loader):
 
     def _cut_nests(self, order: Tensor | None, start: int) -> Iterator[Batch]:
         order = torch.arange(self.n, device=self.device) if order is None else order
-        for rows in islice(torch.split(order, self.batch_size), start, len(self)):
-            yield map_tensors((self.x, self.y), partial(torch.index_select, dim=0, index=rows))
+        for rows in self.cuts(start):
+            yield map_tensors((self.x, self.y), partial(torch.index_select, dim=0, index=order[rows]))
 
 
 class NoData(Loader):
@@ -209,13 +213,12 @@ class ItemLoader(Loader):
     def _batches(self, gen: torch.Generator, start: int) -> Iterator[Batch]:
         order = self._order(gen)
         seeds, order = self._seeds(gen, order), torch.arange(self.n) if order is None else order
-        batches = self.batches_of(order, seeds, self.batch_size, start, len(self))
+        batches = self.batches_of(order, seeds, self.cuts(start))
         return self._with_seeds(batches, seeds, start) if self.seeded else batches
 
-    def batches_of(self, rows: Tensor, seeds: Tensor, bs: int, start: int, stop: int) -> Iterator[Batch]:
-        """Batches `start` to before `stop` of the samples `rows` (n,), each item drawing from its seed in `seeds`."""
-        cuts = islice(zip(torch.split(rows, bs), torch.split(seeds, bs), strict=True), start, stop)
-        drawn = (list(zip(i.tolist(), s.tolist(), strict=True)) for i, s in cuts)
+    def batches_of(self, rows: Tensor, seeds: Tensor, cuts: Iterator[slice]) -> Iterator[Batch]:
+        """A batch for each cut of the samples `rows` (n,), each item drawing from its seed in `seeds`."""
+        drawn = (list(zip(rows[cut].tolist(), seeds[cut].tolist(), strict=True)) for cut in cuts)
         made = self._workers.batches(_SeededItems(self.dataset), drawn, self.num_workers, self.collate_fn,
                                      self.keep_workers)
         return map(self.to_pair, made)

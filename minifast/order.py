@@ -14,6 +14,7 @@ class Order(IntEnum):
     """
 
     TIMER = -1000           # first, so that what other callbacks do counts as theirs
+    TOGETHER = -500         # makes one batch of the processes' parts, before others read its figures
     TRAINING_DATA = -30     # replaces the training data, before others plan with its length
     BATCH_SIZE = -25        # changes the batch size of that data
     COLUMNS = -20           # adds columns, before the recorder begins its table
@@ -23,7 +24,9 @@ class Order(IntEnum):
     AVERAGE = 50            # puts the own weights back, after those that save the measured ones (0)
     PRECISION = 99          # scales the complete loss, and unscales the complete gradients
     CLIPPING = 100          # clips true gradients
+    AGREEMENT = 998         # looks whether all processes have decided alike, before a checkpoint is written
     GUARD = 999             # looks at the numbers, before a checkpoint would be written in vain
     CHECKPOINT = 1000       # writes what all the others have made of the batch
     INTERRUPTION = 1001     # ends the run, after the checkpoint is written
     PROBE = 2000            # looks at what all the others have made of the batch
+    MODEL_OF_ALL = 3000     # puts the model of all processes in the model's place, after others have read that

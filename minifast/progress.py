@@ -12,6 +12,7 @@ from itertools import zip_longest
 from operator import length_hint
 from typing import Any, TextIO
 
+from .distributed import rank
 from .utils import listify
 
 __all__ = ["Progress", "OneBar", "format_time", "say"]
@@ -35,7 +36,7 @@ def say(text: str) -> None:
     >>> say("all is well")
     all is well
     """
-    if sys.stdout is not None:  # a Python without a console has none
+    if sys.stdout is not None and not rank():   # a Python without a console has none
         try:
             _put(sys.stdout, f"{text}\n")
         except Exception as e:
@@ -115,7 +116,7 @@ class Progress:
     def __init__(self, n_epochs: int, silent: bool = False, out: TextIO | None = None) -> None:
         self.n_epochs = n_epochs
         self.out: Any = sys.stdout if out is None else out
-        if silent or self.out is None:  # a Python without a console has no stdout
+        if silent or rank() or self.out is None:    # one process speaks; a Python without a console has no stdout
             self.face = "silent"
         elif out is None and _in_notebook():
             self.face = "notebook"

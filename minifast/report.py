@@ -15,6 +15,7 @@ import torch
 from .checks import as_path, short
 from .columns import metric_name
 from .disk import whole_file
+from .distributed import once
 from .layers import is_lazy
 from .plots import plot_range_tests
 from .progress import format_time
@@ -63,8 +64,11 @@ def write_report(learn: Any, path: str | Path = "report.html", compare: Mapping[
     if empty := [n for n, one in runs.items() if not one.recorder.times and one.recorder.range_test is None]:
         raise ValueError(f"there is nothing to report of {empty[0]}: call fit, fit_one_cycle or lr_find first")
     page = _page(runs)
-    with whole_file(path) as file:
-        file.write(page.encode())
+
+    def write() -> None:
+        with whole_file(path) as file:
+            file.write(page.encode())
+    once(learn, write)
     return path
 
 

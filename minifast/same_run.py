@@ -66,7 +66,7 @@ def settings(learn: Any) -> dict[str, Any]:
     if (sampler := getattr(learn.data.train_dl.dl, "sampler", None)) is not None:
         found["sampler"] = in_words(sampler)
     for name, cb in named(learn.handler).items():
-        if shapes_training(cb):
+        if shapes_training(cb) and getattr(cb, "compared", True):
             found[name] = {**arguments_of(cb, without=("learn", "seed")), **_curves(cb, s)}
     return plain(found)  # type: ignore[no-any-return]
 

@@ -26,7 +26,7 @@ fit(epochs)                                               a callback may return
             output = model(input)
             on_loss_begin                                 last_output
             loss = loss_func(output, target)
-            on_backward_begin                             last_loss, skip_bwd, skip_step
+            on_backward_begin                             last_loss, last_weight, skip_bwd, skip_step
             loss.backward()
             on_backward_end                               skip_step, skip_zero
             opt.step()
@@ -49,7 +49,7 @@ RETURNS: dict[str, dict[str, Callable[[str, Any], Any]]] = {
     "epoch_begin": {"stop_training": flag, "skip_validate": flag},
     "batch_begin": {"last_input": anything, "last_target": anything},
     "loss_begin": {"last_output": anything},
-    "backward_begin": {"last_loss": loss_value, "skip_bwd": flag, "skip_step": flag},
+    "backward_begin": {"last_loss": loss_value, "last_weight": anything, "skip_bwd": flag, "skip_step": flag},
     "backward_end": {"skip_step": flag, "skip_zero": flag},
     "step_end": {"skip_zero": flag},
     "batch_end": {"last_loss": loss_value, "smooth_loss": loss_value, "stop_epoch": flag, "stop_training": flag,

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .distributed import world
+
 __all__ = ["listify", "camel2snake", "map_tensors", "run_model", "joined", "tensors_in", "to_device", "to_detach",
            "first_tensor", "batch_length", "wide", "on_host", "even_mults", "is_plain", "shape_of", "read_numbers",
            "weighted_mean", "smoothed", "rng_state", "set_rng_state", "one_thread"]
@@ -237,22 +239,29 @@ def smoothed(mean: Tensor | None, loss: Tensor, i: int, weight: Any = 1) -> Tens
 
 
 def rng_state(cuda: bool = True) -> dict[str, Any]:
-    """The state of the global random generators: torch (CPU, and with `cuda` every GPU in use), numpy, python."""
+    """The state of the global random generators: torch (CPU, and with `cuda` every GPU in use; of several processes
+    each has its own GPU only), numpy, python."""
     in_use = cuda and torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     numpys: Any = np.random.get_state()
     name, keys, *rest = numpys
     version, words, gauss = random.getstate()
-    return {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if in_use else [],
+    return {"torch": torch.get_rng_state(), "cuda": _cuda_states() if in_use else [],
             # tensors, because torch.save takes a hundred times as long for lists of numbers
             "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
             "python": (version, torch.tensor(words), gauss)}
 
 
+def _cuda_states() -> list[Tensor]:
+    return torch.cuda.get_rng_state_all() if world() == 1 else [torch.cuda.get_rng_state()]
+
+
 def set_rng_state(state: dict[str, Any]) -> None:
     """Take back what `rng_state` gave."""
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
+    if len(state["cuda"]) == torch.cuda.device_count() and world() == 1:
         torch.cuda.set_rng_state_all(state["cuda"])
+    elif state["cuda"] and torch.cuda.is_available():   # of a machine with another number of GPUs
+        torch.cuda.set_rng_state(state["cuda"][0])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy(), *rest))
     version, words, gauss = state["python"]

@@ -10,6 +10,7 @@ from torch import nn
 
 from .checks import short
 from .device_loader import concrete_device
+from .distributed import once
 from .files import RUN, load_file, save_file
 from .utils import is_plain, tensors_in
 
@@ -18,13 +19,14 @@ __all__ = ["load_weights", "misfit", "save_weights"]
 
 def save_weights(learn: Any, path: Path, with_opt: bool = True) -> Path:
     """Write the learner's weights, what they rely on in the data (`DataBunch.prepares`), and with `with_opt` the
-    optimizer state, to `path`; returns it."""
+    optimizer state, to `path`; returns it. Of several processes the first one writes."""
     state: dict[str, Any] = {"model": learn.model.state_dict()}
     if is_plain(prepares := learn.data.prepares):
         state["prepares"] = prepares
     if with_opt and learn.has_opt:
         state["opt"] = learn.opt.state_dict()
-    return save_file(state, path)
+    once(learn, lambda: save_file(state, path), shared=False)
+    return path
 
 
 def load_weights(learn: Any, path: Path, device: Any = None, strict: bool = True, with_opt: bool = True) -> None:

@@ -101,11 +101,11 @@ class SumLoss(nn.CrossEntropyLoss):
         return loss
 
 
-def a_learner(path, n_batches=4, **kwargs):
+def a_learner(path, n_batches=4, n_valid=8, **kwargs):
     """Small, but with all that a callback may leave behind: buffers, modes, momentum, a loss with parts, metrics."""
     torch.manual_seed(0)
     layers = [nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 4)]
-    return fake_learner(batch_size=4, train_length=4 * n_batches, valid_length=8, layers=layers, path=path,
+    return fake_learner(batch_size=4, train_length=4 * n_batches, valid_length=n_valid, layers=layers, path=path,
                         loss_func=SumLoss(), metrics=[accuracy], opt_func=partial(optim.SGD, momentum=0.9), **kwargs)
 
 

@@ -41,7 +41,7 @@ WIDTH = LOOP.index("a callback may return")
 TENSOR = torch.tensor(2.0)
 RIGHT = {"n_epochs": 3, "n_updates": np.int64(7), "epoch": 1, "num_batch": 0, "iteration": 2, "update": 5,
          "smooth_loss": TENSOR, "last_loss": TENSOR, "last_metrics": [None, 1, TENSOR], "last_input": "x",
-         "last_target": None, "last_output": {}}
+         "last_target": None, "last_output": {}, "last_weight": 4}
 WRONG = {"n_epochs": (0, 1.5, True), "n_updates": (0, "x", None), "epoch": ("x", -1, 4), "num_batch": (-1,),
          "iteration": (-1, 0.5), "update": (-1, []), "smooth_loss": (1.0, torch.ones(2)),
          "last_loss": ("oops", 1.0, None, torch.ones(2)), "last_metrics": (1, "ab", ["x"], [torch.ones(2)])}

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "minifast"
 # a module imports only from modules of a smaller rank
 RANKS = {
     "disk": 1,
+    "distributed": 1,
     "frames": 1.2,
     "checks": 1,
     "order": 1,
@@ -57,6 +58,7 @@ RANKS = {
     "streams": 8.3,
     "data": 8.5,
     "files": 9,
+    "news": 9.6,
     "plots": 9,
     "progress": 9,
     "snapshot": 9,

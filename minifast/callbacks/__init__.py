@@ -10,6 +10,7 @@
 | regularisation and averages | mixup, averaging, swa, rnn, bn_freeze |
 | the training data | sampling, batch_size |
 | a look inside | hook_callback, activations, loss_metrics |
+| several processes | distributed |
 | logs, time and memory | csv_logger, show_graph, timer, peak_memory |
 | trackers of runs | run_tracker (their base), tensorboard, trackers (MLflow, W&B), pruning (Optuna) |
 
@@ -28,6 +29,7 @@ from .bn_freeze import *
 from .channels_last import *
 from .checkpoint import *
 from .csv_logger import *
+from .distributed import *
 from .finite_guard import *
 from .flat_cos_anneal import *
 from .general_sched import *

@@ -52,10 +52,9 @@ class Averaging(LearnerCallback):
             w.copy_(a)
 
     def _show_own(self) -> None:
-        if (live := vars(self).get("_live")) is not None:
-            for w, own in zip(self._weights, live, strict=True):
-                w.copy_(own)
-            self._live = None
+        for w, own in zip(self._weights, vars(self).get("_live") or (), strict=False):
+            w.copy_(own)
+        self._live = None
 
     def state_dict(self) -> dict[str, Any]:
         return {k: v for k, v in super().state_dict().items() if k not in ("_weights", "_live")}

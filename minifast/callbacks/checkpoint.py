@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import distributed as processes
 from ..callback import LearnerCallback
 from ..checks import file_name, flag, positive_float, positive_int
 from ..disk import lock, previous_of
+from ..distributed import once
 from ..files import RUN, load_run, save_file
 from ..going_on import POSITION, before_validation, check_run, name_lost, refuse_another, say_where, take_back
 from ..order import Order
@@ -17,7 +19,7 @@ from ..run_state import RunState
 from ..same_run import named, settings
 from ..snapshot import plain
 from ..state import Changes
-from ..utils import listify
+from ..utils import listify, rng_state
 from .probe import not_finite
 
 __all__ = ["Checkpoint"]
@@ -70,19 +72,20 @@ class Checkpoint(LearnerCallback):
 
     def on_train_begin(self, **fields: Any) -> Changes | None:
         learn, self.continued = self.learn, ""
-        self.lock = lock(self.path)
-        self.settings, self.cost, self.saved_at = settings(learn), 0.0, time.monotonic()
+        self.lock = once(learn, lambda: lock(self.path), shared=False)      # of several processes the first one writes
+        self.settings, self.cost, self.saved_at = settings(learn), 0.0, processes.clock()
         self.state = RunState(learn, named(learn.handler))
         self.n_batches, self.not_finite_before = len(learn.data.train_dl), not_finite(learn.model)
-        if (run := load_run(self.path)) is not None:
+        if (run := once(learn, lambda: load_run(self.path))) is not None:
             check_run(run, self.path)
             refuse_another(run["settings"], self.settings, self.path, self.allow, self.extend)
         name_lost(self.state)
-        if run is None:
-            self.previous.unlink(missing_ok=True)   # of another run, whose file has been deleted
-            save_file(self._run(fields), self.path)  # what cannot be written is an error now, not after an hour
-            return None
-        return self._go_on(run, fields)
+        if run is not None:
+            return self._go_on(run, fields)
+        begun = self._run(fields)
+        once(learn, lambda: self.previous.unlink(missing_ok=True))  # of another run, whose file has been deleted
+        once(learn, lambda: save_file(begun, self.path))    # what cannot be written is an error now, not in an hour
+        return None
 
     def on_epoch_begin(self) -> None:
         self.state.begin_pass()
@@ -105,16 +108,16 @@ class Checkpoint(LearnerCallback):
         if exception is not None and self.continued:
             exception.add_note(f"the run had been continued from {self.path} in {self.continued}")
         # not in the validation itself: there the model may hold averaged weights
+        if not train and self.learn.interrupted and self.trained:
+            self._write(self.trained)   # all batches of the epoch are trained; its validation is to begin again
         if self.lock is not None:
-            if not train and self.learn.interrupted and self.trained:
-                self._write(self.trained)   # all batches of the epoch are trained; its validation is to begin again
             self.lock.close()
         self.lock = self.trained = None
 
     def _due(self, iteration: int) -> bool:
         if self.every:
             return iteration % self.every == 0
-        return time.monotonic() - self.saved_at >= max(self.seconds, 50 * self.cost)
+        return processes.clock() - self.saved_at >= max(self.seconds, 50 * self.cost)
 
     def _save(self, **position: int) -> None:
         began = time.monotonic()
@@ -123,17 +126,17 @@ class Checkpoint(LearnerCallback):
         else:
             self._write(self._run({**self.learn.handler.fields, **position}))
             name_lost(self.state)
-        self.saved_at = time.monotonic()
-        self.cost = self.saved_at - began
+        self.saved_at, self.cost = processes.clock(), processes.from_first(time.monotonic() - began)
 
     def _write(self, run: dict[str, Any]) -> None:
         try:
-            save_file(run, self.path, keep_previous=True)
+            once(self.learn, lambda: save_file(run, self.path, keep_previous=True), shared=False)
         except (OSError, TypeError) as e:
             warnings.warn(f"{self.path} could not be written ({e}); training goes on")
 
     def _run(self, fields: dict[str, Any]) -> dict[str, Any]:
-        return {"what": RUN, "settings": self.settings, **self.state.state(),
+        generators = {"generators": processes.gathered(rng_state())} if processes.together(self.learn) else {}
+        return {"what": RUN, "settings": self.settings, **self.state.state(), **generators,
                 "position": plain({name: fields[name] for name in POSITION})}
 
     def _go_on(self, run: dict[str, Any], fields: dict[str, Any]) -> Changes:
@@ -142,5 +145,5 @@ class Checkpoint(LearnerCallback):
         if position["num_batch"] == self.n_batches:
             self.trained = before_validation(self._run({**fields, **position}))
         learn.recorder.rewrite(position["epoch"], learn.handler.state.pbar)
-        self.continued = say_where(learn, self.path, position, finished)
+        self.continued = say_where(learn, self.path, position, run, finished)
         return position

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..callback import LearnerCallback
 from ..checks import file_name
 from ..disk import check_folder, whole_file
+from ..distributed import rank
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +61,8 @@ class CSVLogger(LearnerCallback):
             self._warn(e)
 
     def on_epoch_end(self, **kwargs: Any) -> None:
+        if rank():
+            return
         try:
             if not self._appended():
                 with whole_file(self.path) as file:

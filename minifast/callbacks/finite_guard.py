@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from .. import distributed as processes
 from ..callback import Callback, LearnerCallback
 from ..order import Order
 from ..same_run import shapes_training
@@ -75,7 +76,7 @@ class FiniteGuard(LearnerCallback):
         if train and (not num_batch % CHECK_EVERY or self.good is None):
             self._begin_check(smooth_loss)
             pause = 50 * self.cost if num_batch == 0 else max(1.0, 100 * self.cost)
-            if time.monotonic() - self.kept_at >= pause:
+            if processes.clock() - self.kept_at >= pause:
                 self._end_check()    # what has not been looked at is not known to be good
                 self._copy()
 
@@ -117,8 +118,7 @@ class FiniteGuard(LearnerCallback):
             return      # the last step has spoiled the weights, of which no loss says anything yet
         self.good = {"moment": Moment(learn, self._taking_part(), device="cpu", record=False),
                      "state": dataclasses.replace(state, last_input=None, last_target=None), "pass": self.pass_state}
-        self.kept_at = time.monotonic()
-        self.cost = self.kept_at - began
+        self.kept_at, self.cost = processes.clock(), processes.from_first(time.monotonic() - began)
 
     def _explain(self) -> None:
         learn, now, good = self.learn, self.learn.handler.state, self.good

@@ -11,7 +11,6 @@ from ..checks import positive_float, positive_int
 from ..order import Order
 from ..state import Changes
 from ..torch_private import multiply_all_
-from ..utils import tensors_in
 
 __all__ = ["GradientClipping", "GradientAccumulation", "AccumulateScheduler"]
 
@@ -72,12 +71,16 @@ class GradientAccumulation(LearnerCallback):
             return None
         return {"n_updates": n_epochs * -(-n_updates // (n_epochs * self.n_step))}  # rounded up in each epoch
 
-    def on_backward_begin(self, last_loss: Tensor, last_target: Any, last_weight: Any) -> Changes | None:
+    def will_step(self, num_batch: int) -> bool:
+        """Whether the batch that begins will end with a step: only then several processes add up their gradients."""
+        return self.n_batches + 1 >= self.n_step or num_batch + 1 >= len(self.learn.data.train_dl)
+
+    def on_backward_begin(self, last_loss: Tensor, last_weight: Any) -> Changes | None:
         if last_weight is None:
             return None
         if isinstance(last_weight, Tensor):
             if not self.n_summed:   # any number near the weights does, so that 16 bits do not overflow
-                self.unit = max(1, sum(t.numel() for t in tensors_in(last_target)))
+                self.unit = last_weight.masked_fill(last_weight == 0, 1)
             return {"last_loss": last_loss * (last_weight / self.unit)}
         if last_weight == 0:
             return {"skip_bwd": True}

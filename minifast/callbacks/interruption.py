@@ -5,7 +5,9 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
+from .. import distributed as processes
 from ..callback import LearnerCallback
+from ..news import another_ended
 from ..order import Order
 
 if TYPE_CHECKING:
@@ -38,8 +40,8 @@ class Interruption(LearnerCallback):
     SIGTERM and SIGUSR1, which schedulers send before they take a machine away, end it by `Preempted`.
 
     `learn`: the learner of the fit; it makes one of these itself. The signals' default handlers are replaced for the
-    length of the fit. A handler that someone has set, before the fit or during it, is left alone; in a thread, nothing
-    is replaced.
+    length of the fit. Of several processes all end after the same batch. A handler that someone has set, before the fit
+    or during it, is left alone; in a thread, nothing is replaced.
 
     >>> class CtrlC(Callback):
     ...     def on_batch_end(self, iteration): signal.raise_signal(signal.SIGINT) if iteration == 3 else None
@@ -56,6 +58,7 @@ class Interruption(LearnerCallback):
     def __init__(self, learn: Learner) -> None:
         super().__init__(learn)
         self.received: int | None = None        # the signal that ends the run
+        self.heard: int | None = None           # of several processes: one that the others do not know of yet
         self.replaced: dict[int, Any] = {}      # the handlers that it has put its own in place of
 
     def state_dict(self) -> dict[str, Any]:
@@ -63,15 +66,25 @@ class Interruption(LearnerCallback):
         return {}
 
     def on_train_begin(self) -> None:
-        self.learn.interrupted, self.received = False, None
+        self.learn.interrupted, self.received, self.heard = False, None, None
+        processes.warn_if_alone(self.learn)
         if threading.current_thread() is threading.main_thread():
             for name, default in DEFAULTS.items():
                 number = getattr(signal, name, None)    # Windows has no SIGUSR1
                 if number is not None and signal.getsignal(number) is default:
                     self.replaced[number] = signal.signal(number, self._receive)
 
-    def _receive(self, number: int, frame: Any) -> None:
+    def take(self, number: int) -> None:
+        """End the run after the batch at hand, because of this signal."""
         self.learn.interrupted, self.received = True, number
+
+    def _receive(self, number: int, frame: Any) -> None:
+        if not processes.together(self.learn):
+            self.take(number)
+        elif another_ended():     # there will be no end of a batch
+            raise KeyboardInterrupt if number == signal.SIGINT else Preempted(signal.Signals(number).name)
+        else:
+            self.heard = number     # they all end after the same batch
         if number == signal.SIGINT:     # of the others a scheduler may send several: it has SIGKILL to act at once
             signal.signal(number, self.replaced[number])
 
@@ -86,7 +99,7 @@ class Interruption(LearnerCallback):
         for number, before in self.replaced.items():
             if signal.getsignal(number) == self._receive:   # else someone has set another one since
                 signal.signal(number, before)
-        self.replaced = {}
+        self.replaced, self.heard = {}, None
         if exception is None:
             self._end_the_run()
 

@@ -5,10 +5,11 @@ from typing import Any
 
 from torch import Tensor
 
+from ..batches import merged
 from ..callback import LearnerCallback
 from ..order import Order
 from ..state import Changes
-from ..utils import weighted_mean
+from ..utils import to_detach, weighted_mean
 
 __all__ = ["LossMetrics"]
 
@@ -58,8 +59,9 @@ class LossMetrics(LearnerCallback):
             self.weights.append(last_weight)
 
     def on_epoch_end(self, last_metrics: list[Any]) -> Changes:
-        columns = zip(*self.parts, strict=True) if self.parts else [()] * len(self.names)
-        means = [weighted_mean(column, self.weights) for column in columns]
+        batches = merged(self.learn, to_detach(list(zip(self.parts, self.weights, strict=True))))
+        columns = zip(*(parts for parts, _ in batches), strict=True) if batches else [()] * len(self.names)
+        means = [weighted_mean(column, [weight for _, weight in batches]) for column in columns]
         self.parts, self.weights = [], []
         return {"last_metrics": [*last_metrics, *means]}
 

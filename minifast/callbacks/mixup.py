@@ -10,6 +10,7 @@ from torch import Tensor
 from ..callback import LearnerCallback
 from ..checks import positive_float
 from ..denominators import batch_weight, sample_weights, unreduced
+from ..distributed import rank
 from ..loaders import seed_or_drawn
 from ..losses import loss_activation
 from ..state import Changes
@@ -121,7 +122,7 @@ class MixUpCallback(LearnerCallback):
 
     def _draw(self, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
         # numpy, because torch draws no Beta from a generator of one's own; 10 µs to make one whose state is two numbers
-        rng = np.random.default_rng((self.seed, self.n_mixed))
+        rng = np.random.default_rng((self.seed, self.n_mixed, *[rank()] * bool(rank())))   # each process its own
         self.n_mixed += 1
         weight = rng.beta(self.alpha, self.alpha, n)
         weight = np.maximum(weight, 1 - weight).astype(np.float32)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..callback import Callback, CallbackHandler
 from ..loop import train_batch
+from ..news import first_of_all
 from ..order import Order
 from ..state import State
 from ..torch_private import uncompiled
@@ -65,6 +66,7 @@ class Probe(Callback):
         self.learn, self.known = learn, known
         self.found = ""
         self.where = ""
+        self.stage = self.found_at = 0  # of the batch: several processes report what was first in all of them
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -89,17 +91,20 @@ class Probe(Callback):
     def _see(self, what: str, t: Tensor) -> None:
         if not self.found and t.is_floating_point() and not bool(t.isfinite().all()):
             kind = "NaN" if bool(t.isnan().any()) else "infinite"
+            self.found_at = self.stage
             self.found = f"{self.where}: {what} was the first to be {kind}"
             if self.known:
                 self.found += f" (not finite before the run already: {', '.join(sorted(self.known))})"
 
     def on_batch_begin(self, last_input: Any, last_target: Any, epoch: int, num_batch: int) -> None:
-        opt = self.learn.opt
+        self.stage, opt = 0, self.learn.opt
         mom = "" if opt.mom is None else f", momentum {opt.mom:.3g}"
         self.where = f"epoch {epoch}, batch {num_batch}, lr {opt.lr:.3g}{mom}"
         for what, x in (("the input", last_input), ("the target", last_target)):
             for t in tensors_in(x):
                 self._see(what, t)
+
+        self.stage = 1
 
     def on_loss_begin(self, last_output: Any) -> None:
         for t in tensors_in(last_output):
@@ -108,6 +113,7 @@ class Probe(Callback):
     def on_backward_begin(self, last_loss: Tensor, last_weight: Any) -> None:
         if last_weight is None or bool(last_weight):    # where nothing counts, no number is right
             self._see("the loss function's result", last_loss)
+        self.stage = 2
 
     def on_backward_end(self) -> None:
         for name, p in self.learn.model.named_parameters():
@@ -135,6 +141,7 @@ def first_not_finite(learn: Any, callbacks: Sequence[Callback], begin: State, la
                 handler.fire("epoch_begin")
             for batch in learn.data.train_dl.batches(start=state.num_batch):
                 train_batch(learn, handler, batch)
+                probe.found = first_of_all(learn, probe.found_at, probe.found)
                 if probe.found or state.stop_epoch or state.iteration > last:
                     break
             state.epoch, state.num_batch = state.epoch + 1, 0

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..distributed import once
 from .run_tracker import extra
 from .tracker import TrackerCallback
 
@@ -37,7 +38,10 @@ class OptunaPruning(TrackerCallback):
         value = self.get_monitor_value()
         if value is None:
             return
-        self.trial.report(float(value), self.n_reported)
-        self.n_reported += 1
-        if self.trial.should_prune():
+        step, self.n_reported = self.n_reported, self.n_reported + 1
+
+        def pruned() -> bool:
+            self.trial.report(float(value), step)
+            return bool(self.trial.should_prune())
+        if once(self.learn, pruned):    # of several processes the first one has the trial
             raise extra("optuna", "Optuna").TrialPruned(f"{self.monitor} {value:.6g} after epoch {epoch}")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from ..callback import LearnerCallback
+from ..distributed import rank
 
 __all__ = ["RunTracker"]
 
@@ -52,7 +53,8 @@ class RunTracker(LearnerCallback):
     # the events
 
     def on_train_begin(self) -> None:
-        self.done, self.begun, self.given_up = 0, False, False
+        self.done, self.begun = 0, False
+        self.given_up = rank() > 0      # of several processes the first one sends
 
     def on_epoch_begin(self) -> None:
         self._begin()   # not in on_train_begin: a checkpoint, which is read there, may say which run goes on

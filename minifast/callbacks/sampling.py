@@ -41,9 +41,9 @@ class BalancedLoader(Loader):
         seeds = torch.randint(2**62, (len(rows),), generator=gen)
         batches: Iterator[Batch]
         if isinstance(loader, ItemLoader):
-            batches = loader.batches_of(rows, seeds, self.batch_size, start, len(self))
+            batches = loader.batches_of(rows, seeds, self.cuts(start))
         else:
-            batches = map(loader.samples, torch.split(rows, self.batch_size)[start:len(self)])
+            batches = (loader.samples(rows[cut]) for cut in self.cuts(start))
         return self._with_seeds(batches, seeds, start) if loader.seeded else batches
 
     def _drawn(self, rows: Tensor, gen: torch.Generator) -> Tensor:

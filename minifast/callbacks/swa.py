@@ -7,6 +7,7 @@ import torch
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 from ..checks import number
+from ..distributed import share_mean
 from ..torch_private import BATCH_NORMS, uncompiled
 from ..utils import rng_state, run_model, set_rng_state
 from .averaging import Averaging
@@ -40,14 +41,16 @@ class SWA(Averaging):
 
     def on_batch_begin(self, train: bool, epoch: int, n_epochs: int) -> None:  # type: ignore[override]
         if not train:
-            self._add(epoch, n_epochs)
+            self.before_validation(epoch, n_epochs)
             super().on_batch_begin(train)
 
     def on_epoch_end(self, epoch: int, n_epochs: int, stop_training: bool) -> None:
-        self._add(epoch, n_epochs)
+        self.before_validation(epoch, n_epochs)
         super().on_epoch_end(epoch, n_epochs, stop_training)
 
-    def _add(self, epoch: int, n_epochs: int) -> None:
+    def before_validation(self, epoch: int, n_epochs: int) -> None:
+        """Add this epoch's weights, once. Several processes call it at the same time, with or without a batch to
+        validate on."""
         if epoch < max(self.next_epoch, int(self.start * n_epochs)):
             return
         self.next_epoch = epoch + 1
@@ -69,6 +72,7 @@ class SWA(Averaging):
                     m.momentum = 1 / (i + 1)    # the running mean is then that of the batches so far, all alike
                 with uncompiled(model):     # compiled code would be made again for each momentum
                     run_model(model, x)
+            share_mean(self.learn, [b for m in layers for b in m.buffers() if b.is_floating_point()])
             for a, w in zip(self.average, self._weights, strict=True):
                 a.copy_(w)
         finally:

@@ -1,0 +1,150 @@
+"""One run in several processes: every figure, decision and weight is that of all of them."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from .. import distributed as processes
+from ..batches import Share, Turns
+from ..callback import LearnerCallback
+from ..distributed import rank, world
+from ..news import News, begin_alike, explain, share_validation
+from ..order import Order
+from ..progress import say
+from ..state import Changes
+from ..utils import rng_state, set_rng_state, smoothed, tensors_in
+
+if TYPE_CHECKING:
+    from ..learner import Learner
+
+__all__: list[str] = []     # `learn.to_distributed` is how to use them
+
+
+# The model of all processes (`learn.parallel`) takes the model's place for the forward pass of training batches only,
+# so that names, hooks, files and layer groups are those of the model. Validation runs the model itself.
+class Distributed(LearnerCallback):
+    """Makes one batch of the processes' parts, before other callbacks read it. For its arguments see `join`."""
+
+    _order = Order.TOGETHER
+    compared = False    # a run may go on in another number of processes
+
+    def __init__(self, learn: Learner, shard: bool = False, own_batches: bool = False) -> None:
+        super().__init__(learn)
+        self.shard, self.own_batches = shard, own_batches
+        self.before: Tensor | None = None   # the smoothed loss of all, before this batch
+        self.news: Any = None               # during a run, as the next two
+        self.opt: Any = None
+        self.buffers: list[Tensor] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: it is about the processes."""
+        return {}
+
+    def on_train_begin(self, n_epochs: int) -> None:
+        learn = self.learn
+        if not n_epochs:    # a validation, perhaps within a run
+            return
+        begin_alike(learn, self.own_batches)
+        self.news = News(learn)
+        self._wrap()
+        if learn.data.valid_dl is not None:
+            learn.data.valid_dl.set_part(Turns(rank(), world(), even=self.shard))
+        share_validation(learn, learn.handler)
+
+    def _wrap(self) -> None:
+        learn = self.learn
+        self.opt, model = learn.opt, learn.model
+        self.buffers = [b for b in model.buffers() if b.is_floating_point()]
+        learn.parallel = None if self.shard else processes.data_parallel(model)
+        processes.share_first(self.buffers)
+
+    def on_batch_begin(self, train: bool, smooth_loss: Tensor | None, num_batch: int) -> None:
+        if train:
+            if self.learn.opt is not self.opt:  # other parameters are trained now
+                self._wrap()
+            if self.learn.parallel is not None:
+                self.learn.parallel.require_backward_grad_sync = all(
+                    cb.will_step(num_batch) for cb in self.learn.handler.callbacks if hasattr(cb, "will_step"))
+            self.before = smooth_loss
+
+    def on_loss_begin(self, train: bool) -> None:
+        if train and self.learn.parallel is not None:
+            self.learn.model = self.learn.parallel.module
+
+    def on_backward_begin(self, last_loss: Tensor, last_weight: Any, num_batch: int, update: int) -> Changes:
+        nothing = self.learn.data.train_dl.has_nothing(num_batch)
+        return {"last_weight": self.news.exchange(last_loss.detach(), last_weight, update, nothing)}
+
+    def on_step_end(self) -> None:
+        processes.share_first(self.buffers)
+
+    def on_batch_end(self, train: bool, iteration: int, last_weight: Any) -> Changes | None:
+        if not train:
+            return None
+        return {"last_loss": self.news.loss,
+                "smooth_loss": smoothed(self.before, self.news.loss, iteration, last_weight)}
+
+    def on_train_end(self, n_epochs: int, exception: BaseException | None, epoch: int, num_batch: int) -> None:
+        if not n_epochs:
+            return
+        learn = self.learn
+        for dl in learn.data.dls:
+            dl.set_part(None)
+        if learn.parallel is not None:
+            learn.model, learn.parallel = learn.parallel.module, None
+        self.opt = self.before = self.news = None
+        self.buffers = []
+        if exception is not None:
+            explain(exception, f"epoch {epoch}, batch {num_batch}")
+        else:   # what the program draws from here on is the same in all processes
+            set_rng_state(processes.from_first(rng_state(cuda=False)))
+
+
+class Agreement(LearnerCallback):
+    """Looks, after the other callbacks, whether all processes have decided alike. learn: the learner."""
+
+    _order = Order.AGREEMENT
+    compared = False
+
+    def on_batch_end(self, train: bool, update: int, stop_epoch: bool, stop_training: bool,
+                     skip_validate: bool) -> None:
+        if train:
+            self.learn.distributed.news.agree(update, stop_epoch, stop_training, skip_validate)
+
+    def on_epoch_end(self, update: int, stop_training: bool, skip_validate: bool) -> None:
+        self.learn.distributed.news.agree(update, False, stop_training, skip_validate)
+
+
+class ModelOfAll(LearnerCallback):
+    """Puts the model of all processes in the model's place, and weighs this process's loss. learn: the learner."""
+
+    _order = Order.MODEL_OF_ALL
+    compared = False
+
+    def on_train_begin(self, n_epochs: int) -> None:
+        if n_epochs and not self.learn.distributed.own_batches:     # here, when samplers have put theirs in place
+            self.learn.data.train_dl.set_part(Share(rank(), world()))
+
+    def on_batch_begin(self, train: bool) -> None:
+        if train and self.learn.parallel is not None:
+            self.learn.model = self.learn.parallel
+
+    def on_backward_begin(self, last_loss: Tensor, last_output: Any) -> Changes | None:
+        factor = self.learn.distributed.news.factor
+        if isinstance(factor, float) and factor == 1:
+            return None
+        if isinstance(factor, float) and factor == 0:   # its loss may be no number; the others wait for gradients
+            return {"last_loss": sum(t.sum() * 0 for t in tensors_in(last_output) if t.requires_grad)}
+        return {"last_loss": last_loss * factor}
+
+
+def join(learn: Learner, shard: bool, timeout: float, sync_bn: bool, own_batches: bool) -> Learner:
+    """See `Learner.to_distributed`."""
+    if not processes.begin(timeout):
+        return learn
+    learn.callbacks = [cb for cb in learn.callbacks if not isinstance(cb, (Distributed, Agreement, ModelOfAll))]
+    learn.callbacks += [Distributed(learn, shard, own_batches), Agreement(learn), ModelOfAll(learn)]
+    if not learn.silent and not own_batches and (bs := learn.data.batch_size):
+        say(f"{world()} processes, {Share(0, world()).bounds(bs)[1]} samples each of every batch of {bs}")
+    return learn
