@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from minifast.basics import *
 from minifast.callback import Callback
-from minifast.scores import KappaScore
+from minifast.confusion import KappaScore
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
 
