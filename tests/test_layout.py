@@ -106,6 +106,7 @@ RANKS = {
     "vision.show": 12.6,
     "vision.data": 12.7,
     "vision.transfer": 12.75,
+    "vision.unet": 12.76,
     "vision.labelled": 12.71,
     "vision.image_list": 12.72,
     "vision.*": 12.8,

@@ -11,6 +11,7 @@ from . import image as _image
 from . import transfer as _transfer
 from . import transform as _transform
 from . import tta as _tta
+from . import unet as _unet
 from .augment import *
 from .backbones import create_body
 from .data import *
@@ -25,8 +26,9 @@ from .plan import ResizeMethod
 from .transfer import *
 from .transform import *
 from .tta import *
+from .unet import *
 
 __all__ = [*basics.__all__, *_augment.__all__, *_data.__all__, *_geometry.__all__, *_image.__all__,
-           *_transfer.__all__, *_transform.__all__, *_tta.__all__, "create_body", "load_learner", "ImageDataset",
-           "get_image_files", "CategoryList", "MultiCategoryList", "FloatList", "EmptyLabelList",
+           *_transfer.__all__, *_transform.__all__, *_tta.__all__, *_unet.__all__, "create_body", "load_learner",
+           "ImageDataset", "get_image_files", "CategoryList", "MultiCategoryList", "FloatList", "EmptyLabelList",
            "SegmentationLabelList", "ResizeMethod", "ImageList", "SegmentationItemList"]
