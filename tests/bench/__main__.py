@@ -12,6 +12,7 @@ from pathlib import Path
 import bigger
 import growth
 import main_job
+import optimizers
 import overhead
 import seeds
 from timing import Section, machine, names, version
@@ -19,8 +20,8 @@ from timing import Section, machine, names, version
 HERE = Path(__file__).parent
 RESULTS, PLOT, KEPT = HERE / "RESULTS.md", HERE / "results.png", HERE / "results.json"
 PARTS: dict[str, Callable[[str], list[Section]]] = {
-    "overhead": overhead.run, "warm": main_job.warm, "cold": main_job.cold, "imports": main_job.imports,
-    "growth": growth.run, "bigger": bigger.run, "seeds": seeds.run}
+    "overhead": overhead.run, "optimizers": optimizers.run, "warm": main_job.warm, "cold": main_job.cold,
+    "imports": main_job.imports, "growth": growth.run, "bigger": bigger.run, "seeds": seeds.run}
 PACKAGES = ["torch", "minifast", "fastai", "lightning", "pytorch-ignite", "skorch", "pytorch-accelerated", "keras"]
 
 

@@ -61,7 +61,7 @@ class Lists:
         """One batch."""
         group = opt.param_groups[0]
         self.lrs.append(group["lr"])
-        self.moms.append(group["betas"][0])
+        self.moms.append(group["betas"][0] if "betas" in group else group["momentum"])
         self.losses.append(loss)
         self.mean = 0.98 * self.mean + 0.02 * loss
         self.smooth.append(self.mean / (1 - 0.98 ** len(self.losses)))
