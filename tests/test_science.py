@@ -75,7 +75,7 @@ def test_a_short_form_runs_and_goes_on(part, tmp_path, monkeypatch, capsys):
     command.main(["--part", part], tmp_path, MADE_UP)
     results = command.load(part, tmp_path)
     assert list(results) == [row["id"] for row in rows]
-    command.run_part(part, tmp_path, MADE_UP, 99, math.inf)     # all is there: nothing is run again
+    command.run_parts([part], tmp_path, MADE_UP, 99, math.inf, 1, "cpu")    # all is there: nothing is run again
     assert command.load(part, tmp_path) == results
     assert analysis.ANALYSES[part](results)
     assert f"(claims/{part}.png)" in (tmp_path / "claims.md").read_text()
@@ -194,9 +194,9 @@ def test_a_race_takes_the_rate_that_the_tuning_chose():
     results |= {row["id"]: {"accuracy": [0.8]} for row in tuning
                 if row["schedule"]["label"] == "cosine" and row["lr"] == 0.1}
     races = {row["schedule"]["label"]: row for row in plan.PARTS["3"].rows if row["experiment"] == "race"}
-    row, lr = jobs.seed_or_drawn(races["one_cycle"], results)
+    row, lr = jobs.with_tuned_rate(races["one_cycle"], results)
     assert (row["schedule"]["label"], lr) == ("one_cycle_three", 0.3)
-    assert jobs.seed_or_drawn(races["cosine"], results)[1] == 0.1
+    assert jobs.with_tuned_rate(races["cosine"], results)[1] == 0.1
 
 
 # ---- the dead network: what a page of fastai's documentation shows for lr 1

@@ -8,6 +8,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ Result = dict[str, Any]
 # where the data sets lie: name to folder. Without a folder small pictures are made up, for the tests
 Files = Mapping[str, Path | None]
 FINDER = Path(__file__).parents[1] / "bench" / "finder"
+DEVICE: ContextVar[str] = ContextVar("device", default="cpu")     # where the networks of this row are trained
 STATS = {"fashion": (0.2860, 0.3530), "mnist": (0.1307, 0.3081)}
 
 
@@ -91,7 +93,7 @@ def data_of(row: Row, files: Files) -> DataBunch:
     train, valid = (TensorDataset(*tensors(folder, row["data"], part, row[n], row["pixels"], scale))
                     for part, n in (("train", "n"), ("t10k", "n_valid")))
     bs = min(row["bs"], len(train))
-    return DataBunch.create(train, valid, bs=bs, val_bs=1000, device="cpu", seed=row["seed"],
+    return DataBunch.create(train, valid, bs=bs, val_bs=1000, device=DEVICE.get(), seed=row["seed"],
                             drop_last=row.get("drop_last", True), loss_func=nn.CrossEntropyLoss())
 
 
@@ -218,7 +220,7 @@ class FitLoss(LearnerCallback):
 
     def on_epoch_end(self) -> None:
         learn = self.learn
-        x, y = (t[:2500] for t in learn.data.train_ds.tensors)
+        x, y = (t[:2500].to(learn.data.device) for t in learn.data.train_ds.tensors)
         learn.model.eval()      # each epoch of training begins with train()
         with torch.no_grad():
             self.losses.append(float(learn.loss_func(learn.model(x), y)))
@@ -232,7 +234,7 @@ def learner_of(row: Row, files: Files, path: Path) -> Learner:
 
 def train(row: Row, results: Mapping[str, Result], files: Files, path: Path) -> Result:
     """A network trained from scratch: its losses and accuracies after each epoch."""
-    row, lr = seed_or_drawn(row, results)
+    row, lr = with_tuned_rate(row, results)
     learn = learner_of(row, files, path)
     extra = [FitLoss(learn)] if row.get("fit_loss") else []
     name = "".join(c if c.isalnum() else "-" for c in row["id"]) if row.get("checkpoint") else None
@@ -250,7 +252,7 @@ def train(row: Row, results: Mapping[str, Result], files: Files, path: Path) -> 
     return result
 
 
-def seed_or_drawn(row: Row, results: Mapping[str, Result]) -> tuple[Row, float]:
+def with_tuned_rate(row: Row, results: Mapping[str, Result]) -> tuple[Row, float]:
     """The row and its learning rate; of a race, with what the tuning rows say: the schedule of that label (1cycle: of
     its forms) and the rate with the best mean accuracy at the end."""
     if row["lr"] != "tuned":
@@ -321,8 +323,13 @@ KINDS: dict[str, Callable[[Row, Mapping[str, Result], Files, Path], Result]] = {
     "train": train, "page": page, "range": range_test, "regret": regrets}
 
 
-def run(row: Row, results: Mapping[str, Result], files: Files, path: Path) -> Result:
+def run(row: Row, results: Mapping[str, Result], files: Files, path: Path, device: str = "cpu") -> Result:
     """What a row gives. `results`: those of the rows before it. `path`: where unfinished runs are kept."""
     start = time.perf_counter()
-    result = KINDS[row["kind"]](row, results, files, path)
-    return {**result, "seconds": time.perf_counter() - start}
+    token = DEVICE.set(device)
+    try:
+        result = KINDS[row["kind"]](row, results, files, path)
+    finally:
+        DEVICE.reset(token)
+    on = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    return {**result, "seconds": time.perf_counter() - start, "on": f"{on}, torch {torch.__version__}"}
