@@ -1,21 +1,35 @@
 """The star module: `from minifast.basics import *` gives what a fastai v1 script expects, pictures apart."""
 from __future__ import annotations
 
+import contextlib
+import gc
+import gzip
 import importlib
+import json
+import math
+import os
+import pickle
+import random
+import re
+import shutil
+from collections.abc import Collection
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn, optim, tensor
+from torch import Tensor, nn, optim
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from . import (
     callback,
     callbacks,
     columns,
     confusion,
+    core,
     data,
     datasets,
     denominators,
@@ -35,11 +49,13 @@ from . import (
     scores,
     state,
     stepper,
+    torch_core,
 )
 from .callback import *
 from .callbacks import *
 from .columns import *
 from .confusion import *
+from .core import *
 from .data import *
 from .datasets import *
 from .denominators import *
@@ -60,6 +76,7 @@ from .runs import *
 from .scores import *
 from .state import *
 from .stepper import *
+from .torch_core import *
 
 
 class _OnFirstUse:
@@ -69,17 +86,24 @@ class _OnFirstUse:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(importlib.import_module(self._name), attribute)
+        module = importlib.import_module(self._name)
+        if not hasattr(module, attribute) and hasattr(module, "__path__") and not attribute.startswith("_"):
+            with contextlib.suppress(ModuleNotFoundError):  # as PIL.Image, which nobody has imported
+                importlib.import_module(f"{self._name}.{attribute}")
+        return getattr(module, attribute)
 
     def __dir__(self) -> list[str]:
         return dir(importlib.import_module(self._name))
 
 
 plt, pd, models = _OnFirstUse("matplotlib.pyplot"), _OnFirstUse("pandas"), _OnFirstUse("torchvision.models")
+PIL = _OnFirstUse("PIL")
+Tuple: Any = tuple  # of typing, in v1's time
 
-__all__ = ["np", "torch", "F", "nn", "optim", "Tensor", "tensor", "partial", "Path", "Any", "plt", "pd", "models",
-           "AdamW", "FusedAdam"]
-for _module in (callback, callbacks, columns, confusion, data, datasets, denominators, device_loader, inference,
+__all__ = ["np", "torch", "F", "nn", "optim", "Tensor", "partial", "Path", "Any", "plt", "pd", "models", "PIL", "os",
+           "re", "gc", "gzip", "pickle", "random", "math", "json", "shutil", "itemgetter", "Collection", "Tuple",
+           "Dataset", "DataLoader", "TensorDataset", "AdamW", "FusedAdam"]
+for _module in (callback, callbacks, columns, confusion, core, data, datasets, denominators, device_loader, inference,
                 interpret, layers, learner, loaders, losses, metrics, model_loss, optimizer, order, recorder, runs,
-                scores, state, stepper):
+                scores, state, stepper, torch_core):
     __all__ += _module.__all__

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["anything", "as_path", "check_callable", "check_momenta", "check_one_each", "did_you_mean", "few_of",
-           "figures", "file_name", "flag", "loss_or_none", "loss_value", "no_gradient", "number", "one_number",
-           "positive_float", "positive_int", "short", "whole_number", "check_record"]
+__all__ = ["ListedPath", "anything", "as_path", "check_callable", "check_momenta", "check_one_each", "did_you_mean",
+           "few_of", "figures", "file_name", "flag", "loss_or_none", "loss_value", "no_gradient", "number",
+           "one_number", "positive_float", "positive_int", "short", "whole_number", "check_record"]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -97,10 +97,25 @@ def check_momenta(moms: Any, what: str) -> None:
 
 
 def as_path(name: str, value: Any) -> Path:
-    """`value` as a Path, else a TypeError."""
+    """`value` as a Path with v1's `ls`, else a TypeError."""
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{name} must be a path, a string or a Path, not {value!r}")
-    return Path(value)
+    return ListedPath(value)
+
+
+class ListedPath(type(Path())):     # type: ignore[misc]
+    """A Path with v1's `ls`; paths that are made from it, by `/` for example, have it too.
+
+    >>> ListedPath(".").ls()
+    []
+    """
+
+    def ls(self, pattern: str = "*") -> list[Path]:
+        """What is in the folder, sorted; hidden names are left out unless `pattern` begins with a dot."""
+        return sorted(p for p in self.glob(pattern) if pattern.startswith(".") or not p.name.startswith("."))
+
+    def __repr__(self) -> str:
+        return f"Path({str(self)!r})"
 
 
 def file_name(name: str, value: Any) -> str | Path:

@@ -122,8 +122,8 @@ def untar_data(url: str, dest: Path | str | None = None, force_download: bool = 
     if name in ("", ".", ".."):
         raise ValueError(f"{url!r} does not end in the name of a data set")
     if dest is None and not force_download and _has_data(Path("data", name)):
-        return Path("data", name).absolute()
-    folder = data_folder() if dest is None else as_path("dest", dest).expanduser()
+        return as_path("data", Path("data", name)).absolute()
+    folder = as_path("dest", data_folder() if dest is None else dest).expanduser()
     target = folder / name
     if _has_data(target) and not force_download:
         return target

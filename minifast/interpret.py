@@ -133,6 +133,31 @@ class ClassificationInterpretation:
         return plots.finished(plots.plot_pictures(_pictures(self.learn, x), titles, figsize, maps, alpha, cmap,
                                                   head if show_text else ""), None, return_fig)
 
+    def plot_multi_top_losses(self, samples: int = 3, figsize: tuple[float, float] | None = None,
+                              return_fig: bool = False) -> Any:
+        """Draw the pictures with the largest losses where each has several labels: what they have, what the model says,
+        and the label that it is most wrong about with its probability.
+
+        samples: how many.
+        figsize: width and height in inches; None: 3 for each picture.
+        return_fig: return the figure instead of showing it.
+
+        ValueError where samples do not have several labels.
+        """
+        preds, y = self.preds, self.y_true
+        if task_of(self.learn.loss_func) != "labels" or preds.ndim != 2 or preds.shape != y.shape:
+            raise ValueError("these samples do not have several labels each: plot_top_losses draws them")
+        losses, rows = self.top_losses(samples)
+        x, _ = _samples(self.learn, self.ds_type, rows.tolist())
+        titles = []
+        for i, loss in zip(rows.tolist(), losses.tolist(), strict=True):
+            worst = int((preds[i] - y[i]).abs().argmax())
+            said = (_name(self.learn, (each > self.thresh).float()) or "nothing" for each in (y[i], preds[i]))
+            titles.append("\n".join([*said, f"{loss:.2f} / {self.classes[worst]}: {float(preds[i, worst]):.2f}"]))
+        figure = plots.plot_pictures(_pictures(self.learn, x), titles, figsize,
+                                     head="Actual\nprediction\nloss / worst label: its probability")
+        return plots.finished(figure, None, return_fig)
+
     @property
     def _has_classes(self) -> bool:
         try:

@@ -14,10 +14,11 @@ from .suggestion import RangeTest, RangeTests, Suggestion
 from .torch_private import NORM_LAYERS
 from .utils import even_mults, listify
 
-__all__ = ["DEFAULT_LR", "LayerGroups", "LearningRate", "weight_decay"]
+__all__ = ["DEFAULT_LR", "LayerGroups", "LearningRate", "WeightDecay", "weight_decay"]
 
 # one for all layer groups, or a list or a slice with one for each: see `LayerGroups.lr_range`
 LearningRate = float | Sequence[float] | slice | Suggestion
+WeightDecay = float | Sequence[float]   # a number, or one for each layer group
 DEFAULT_LR = slice(3e-3)    # where none is named
 
 
@@ -31,7 +32,7 @@ class LayerGroups:
     data: Any
     model: nn.Module
     opt_func: Callable[..., optim.Optimizer]
-    wd: float
+    wd: WeightDecay
     true_wd: bool
     bn_wd: bool
     train_bn: bool
@@ -179,7 +180,7 @@ class LayerGroups:
             opt.take_over(self._opt_before)
         return opt
 
-    def _set_opt(self, lr: Any, wd: float | None) -> None:
+    def _set_opt(self, lr: Any, wd: WeightDecay | None) -> None:
         """Make the optimizer ready for a run at `lr`: over all that is to be trained, its state as parameters are."""
         if self.data.train_dl.length == 0:
             raise ValueError("there is no training data: this learner is for predictions on new samples only")
@@ -220,6 +221,9 @@ def _learning_rate(lr: Any) -> float:
     return positive_float("the learning rate", float(lr) if isinstance(lr, Suggestion) else lr)
 
 
-def weight_decay(wd: Any) -> float:
-    """`wd` if it is a finite number of at least 0, else TypeError or ValueError."""
+def weight_decay(wd: Any) -> WeightDecay:
+    """`wd` if it is a finite number of at least 0, or a list with one for each layer group, else TypeError or
+    ValueError."""
+    if isinstance(wd, (list, tuple)):
+        return [positive_float("a value of wd", each, or_zero=True) for each in wd]
     return positive_float("wd", wd, or_zero=True)

@@ -32,7 +32,7 @@ from .data import DataBunch
 from .export import export_learner
 from .frames import frames_forgotten, one_run_at_a_time
 from .fused import AdamW
-from .layer_groups import DEFAULT_LR, LayerGroups, LearningRate, weight_decay
+from .layer_groups import DEFAULT_LR, LayerGroups, LearningRate, WeightDecay, weight_decay
 from .layers import is_lazy
 from .losses import LossFunction
 from .one_cycle_forms import OF_FORM, Form
@@ -59,13 +59,13 @@ class Learner(LayerGroups, Predicting):
     `data`: a `DataBunch`. `model`: any module whose outputs the loss function accepts; it moves to the data's device.
     `opt_func`: makes a torch optimizer from parameter groups; default `AdamW`, Adam with betas (0.9, 0.99).
     `loss_func`: default the data's own. `metrics`: functions of (output, target), objects with a state, a dict that
-    names them, or callbacks (see `columns.py`); none by default.
-    `wd`: weight decay, 1e-2; `true_wd`: it is decoupled from the gradient; `bn_wd`: it also applies to normalisation
-    layers and biases. `train_bn`: normalisation layers of frozen groups go on training. `path`: the folder of files,
+    names them, or callbacks (see `columns.py`); none by default. `wd`: weight decay, 1e-2, or a list with one for
+    each layer group; `true_wd`: it is decoupled from the gradient; `bn_wd`: it also applies to normalisation layers
+    and biases. `train_bn`: normalisation layers of frozen groups go on training. `path`: the folder of files,
     default the data's; `model_dir`: the folder in it for saved models. `callbacks`: instances, in every run;
-    `callback_fns`: functions of the learner that make one for each run. `layer_groups`: the parts of the model with a
-    learning rate each, default one, see `split`. `add_time`: the table has a column of times. `silent`: no bars and no
-    table. `check_finite`: end a fit whose loss is NaN or infinite, see `FiniteGuard`.
+    `callback_fns`: functions of the learner that make one for each run. `layer_groups`: the parts of the model with
+    a learning rate each, default one, see `split`. `add_time`: the table has a column of times. `silent`: no bars
+    and no table. `check_finite`: end a fit whose loss is NaN or infinite, see `FiniteGuard`.
 
     Raises TypeError or ValueError if something given cannot work.
 
@@ -77,9 +77,9 @@ class Learner(LayerGroups, Predicting):
 
     def __init__(self, data: DataBunch, model: nn.Module, opt_func: Callable[..., torch.optim.Optimizer] = AdamW,
                  loss_func: LossFunction | None = None, metrics: Any = None, true_wd: bool = True,
-                 bn_wd: bool = True, wd: float = DEFAULT_WD, train_bn: bool = True, path: str | Path | None = None,
-                 model_dir: str | Path = "models", callback_fns: Any = None, callbacks: Any = None,
-                 layer_groups: Sequence[nn.Module] | None = None,
+                 bn_wd: bool = True, wd: WeightDecay = DEFAULT_WD, train_bn: bool = True,
+                 path: str | Path | None = None, model_dir: str | Path = "models", callback_fns: Any = None,
+                 callbacks: Any = None, layer_groups: Sequence[nn.Module] | None = None,
                  add_time: bool = True, silent: bool = False, check_finite: bool = True) -> None:
         if not isinstance(data, DataBunch):
             raise TypeError(f"data must be a DataBunch, not {type(data).__name__}; "
@@ -114,14 +114,14 @@ class Learner(LayerGroups, Predicting):
     # ---- training
 
     @one_run_at_a_time
-    def fit(self, epochs: int, lr: LearningRate = DEFAULT_LR, wd: float | None = None, callbacks: Any = None,
+    def fit(self, epochs: int, lr: LearningRate = DEFAULT_LR, wd: WeightDecay | None = None, callbacks: Any = None,
             checkpoint: str | Path | None = None) -> None:
         """Train for `epochs` epochs at a constant learning rate. Afterwards `stopped` says why it ended early, or None.
 
         `lr`: a number, a list with one for each layer group, or a slice (see `lr_range`); default slice(3e-3). `wd`:
-        weight decay, default the learner's. The optimizer and its state stay from fit to fit; lr and wd are set each
-        time. `callbacks`: for this fit only. `checkpoint`: the name of a file from which the same fit goes on exactly
-        where it was cut off, see `Checkpoint`; default none.
+        weight decay, or such a list, default the learner's. The optimizer and its state stay from fit to fit; lr and
+        wd are set each time. `callbacks`: for this fit only. `checkpoint`: the name of a file from which the same fit
+        goes on exactly where it was cut off, see `Checkpoint`; default none.
 
         >>> fake_learner().fit(2, 1e-2)
         """
@@ -134,7 +134,7 @@ class Learner(LayerGroups, Predicting):
     @one_run_at_a_time
     def fit_one_cycle(self, cyc_len: int, max_lr: LearningRate = DEFAULT_LR, moms: tuple[float, float] | None = OF_FORM,
                       div_factor: float = OF_FORM, pct_start: float = OF_FORM, final_div: float | None = None,
-                      wd: float | None = None, callbacks: Any = None, tot_epochs: int | None = None,
+                      wd: WeightDecay | None = None, callbacks: Any = None, tot_epochs: int | None = None,
                       start_epoch: int | None = None, form: str | Form = "linear_cosine",
                       checkpoint: str | Path | None = None) -> None:
         """Train for `cyc_len` epochs by the 1cycle policy: the learning rate up, then down, momentum the other way.
@@ -154,7 +154,7 @@ class Learner(LayerGroups, Predicting):
 
     @one_run_at_a_time
     def fit_fc(self, tot_epochs: int = 1, lr: LearningRate = DEFAULT_LR,
-               moms: tuple[float, float] | None = (0.95, 0.85), start_pct: float = 0.72, wd: float | None = None,
+               moms: tuple[float, float] | None = (0.95, 0.85), start_pct: float = 0.72, wd: WeightDecay | None = None,
                callbacks: Any = None, checkpoint: str | Path | None = None) -> None:
         """Train for `tot_epochs` epochs at a flat learning rate that falls to 0 as half a cosine at the end.
 
@@ -181,7 +181,7 @@ class Learner(LayerGroups, Predicting):
     @one_run_at_a_time  # type: ignore[misc]
     def lr_find(
                 self, start_lr: float = 1e-7, end_lr: float = 10, num_it: int = 100, stop_div: bool = True,
-                wd: float | None = None, wds: Sequence[float] = (), bss: Sequence[int] = (), linear: bool = False,
+                wd: WeightDecay | None = None, wds: Sequence[float] = (), bss: Sequence[int] = (), linear: bool = False,
                 valid_every: int | None = None) -> RangeTest | RangeTests:
         """Range test: train at growing learning rates, and leave the learner exactly as it was. See `LRFinder`.
 
@@ -263,7 +263,8 @@ class Learner(LayerGroups, Predicting):
         if opt.mom:
             curves["mom"] = schedules.cosine(rec.moms[-1], rec.moms[0])
         annealing = ParamScheduler(self, **curves)
-        self.fit(epochs, lrs if len(lrs) > 1 else lrs[0], opt.wd, [*listify(callbacks), annealing], checkpoint)
+        wd = opt.values("wd")
+        self.fit(epochs, lrs if len(lrs) > 1 else lrs[0], wd, [*listify(callbacks), annealing], checkpoint)
 
     @one_run_at_a_time
     def check(self, epochs: int = 1) -> Report:
@@ -283,9 +284,14 @@ class Learner(LayerGroups, Predicting):
         """Clip gradients from now on: see `GradientClipping`. `clip_grad(None)` ends it."""
         return self._replace(GradientClipping, GradientClipping(self, clip, by) if clip else None)
 
-    def to_fp16(self, init_scale: float = 2.0**16) -> Learner:
-        """Run the model in 16-bit floats from now on, with loss scaling: see `MixedPrecision`. For GPUs."""
-        return self._replace(MixedPrecision, MixedPrecision(self, "fp16", init_scale))
+    def to_fp16(self, init_scale: float = 2.0**16, *, loss_scale: float | None = None, dynamic: bool = True,
+                clip: float | None = None) -> Learner:
+        """Run the model in 16-bit floats from now on, with loss scaling: see `MixedPrecision`. For GPUs. v1's words:
+        `loss_scale` for `init_scale`; `clip`, see `clip_grad`; `dynamic`: the scale adapts itself, always."""
+        if not dynamic:
+            raise ValueError("dynamic=False: the scale of the loss always adapts itself, so leave it out")
+        callback = MixedPrecision(self, "fp16", init_scale if loss_scale is None else loss_scale)
+        return (self if clip is None else self.clip_grad(clip))._replace(MixedPrecision, callback)
 
     def to_bf16(self) -> Learner:
         """Run the model in bfloat16 from now on: see `MixedPrecision`."""

@@ -116,7 +116,8 @@ CASES = [
     (fit(1, wd=-1), ValueError, r"wd must be a finite number of at least 0, not -1"),
     (fit(1, wd=NAN), ValueError, r"wd must be a finite number of at least 0, not nan"),
     (fit(1, wd="0.1"), TypeError, r"wd must be a number, not '0.1'"),
-    (fit(1, wd=[0.1, 0.2]), TypeError, r"wd must be a number, not \[0.1, 0.2\]"),
+    (fit(1, wd=[0.1, 0.2]), ValueError, r"wd=\[0.1, 0.2\] has 2 values for 1 layer groups"),
+    (fit(1, wd=["0.1"]), TypeError, r"a value of wd must be a number, not '0.1'"),
     (lambda: fake_learner(wd=-0.1), ValueError, r"wd must be a finite number of at least 0, not -0.1"),
     (fit(1, wd=0.1, true_wd=False, opt_func=optim.Rprop), ValueError, r"Rprop has no weight decay.*true_wd=True"),
 

@@ -294,3 +294,99 @@ def test_general_scheduler_with_training_phases():
     learn.fit(2, callbacks=[GeneralScheduler(learn, phases)])
     assert learn.recorder.lrs[0] == 1e-3 and learn.recorder.lrs[n] == 1e-2
     assert learn.recorder.moms[0] == 0.95 and learn.recorder.moms[n] == 0.85
+
+
+# ---- small helpers and arguments
+
+def test_more_names_of_a_star_import():
+    names = {}
+    exec("from minifast.vision import *", names)
+    expected = """os re gc gzip pickle random math json shutil Collection Tuple Dataset DataLoader TensorDataset
+        itemgetter array PIL Config listify ls is_listy is_tuple ifnone noop range_of chunks arrays_split random_split
+        partition index_row one_hot to_int to_np children requires_grad apply_init in_channels trainable_params
+        set_bn_eval cnn_learner create_cnn create_cnn_model create_body create_head unet_learner load_learner models"""
+    assert set(expected.split()) - set(names) == set()
+    assert names["PIL"].Image.new("RGB", (2, 3)).size == (2, 3) and "resnet34" in dir(names["models"])
+
+
+def test_tensor_takes_several_values():
+    assert tensor(1, 2, 3).tolist() == [1, 2, 3] and tensor([0.5]).dtype is torch.float32
+    assert tensor([1.0, 2], [3, 4]).shape == (2, 2) and tensor(np.zeros(2)).dtype is torch.float64
+    assert tensor(torch.ones(2), torch.zeros(2)).tolist() == [[1, 1], [0, 0]]
+    x = torch.ones(2, requires_grad=True)
+    assert not tensor(x).requires_grad and tensor(x) is not x and tensor(x, requires_grad=True).requires_grad
+    assert tensor(3, dtype=torch.float64).dtype is torch.float64
+
+
+def test_listify_to_a_length():
+    assert listify(1, [1, 2]) == [1, 1] and listify([1, 2], 2) == [1, 2] and listify(range(2)) == [0, 1]
+    assert listify(None, None) == [] and listify("ab", 2) == ["ab", "ab"] and listify(torch.tensor(3)) == [3]
+    with pytest.raises(ValueError, match="a list of 3 items is given, and 2 are needed"):
+        listify([1, 2, 3], 2)
+
+
+def test_folders_list_themselves(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIFAST_HOME", str(tmp_path))
+    for name in ("b", "a.txt", ".hidden"):
+        (tmp_path / name).touch()
+    assert [p.name for p in ls(tmp_path)] == ["a.txt", "b"] and [p.name for p in ls(tmp_path, "*.txt")] == ["a.txt"]
+    assert Config.data_path() == tmp_path / "data" and Config.get_path("model_path") == tmp_path / "models"
+    with pytest.raises(ValueError, match="there is no path 'archive'"):
+        Config.get_path("archive")
+    learn = fake_learner(path=tmp_path)
+    assert [p.name for p in learn.path.ls()] == ["a.txt", "b"] and (learn.path / "x").parent.ls() == learn.path.ls()
+    assert learn.path == tmp_path and hash(learn.path) == hash(tmp_path) and isinstance(learn.path, Path)
+    assert pickle.loads(pickle.dumps(learn.path)) == tmp_path
+
+
+def test_a_weight_decay_for_each_layer_group():
+    learn = fake_learner(layer_group_count=2, wd=(0.5, 0.1))
+    learn.fit(1)
+    assert learn.opt.values("wd") == [0.5, 0.1]
+    learn.fit_one_cycle(1, wd=[0.3, 0.2])
+    assert learn.opt.values("wd") == [0.3, 0.2]
+    learn.anneal_now(1)
+    assert learn.opt.values("wd") == [0.3, 0.2]
+    with pytest.raises(ValueError, match=r"wd=\[0.1, 0.2, 0.3\] has 3 values for 2 layer groups"):
+        learn.fit(1, wd=(0.1, 0.2, 0.3))
+    with pytest.raises(ValueError, match="a value of wd must be a finite number"):
+        fake_learner(wd=(0.1, -1))
+
+
+def test_arguments_of_to_fp16():
+    learn = fake_learner().to_fp16(loss_scale=512.0, clip=0.5)
+    found = {type(cb).__name__: cb for cb in learn.callbacks}
+    assert found["MixedPrecision"].init_scale == 512 and found["GradientClipping"].clip == 0.5
+    with pytest.raises(ValueError, match="dynamic=False: the scale of the loss always adapts itself"):
+        fake_learner().to_fp16(dynamic=False)
+
+
+def test_patience_of_0_is_patience_of_1():
+    from minifast.fakes import simulate
+    for patience in (0, 1):
+        stop = partial(EarlyStoppingCallback, patience=patience)
+        assert simulate(stop, 9, valid_losses=[3, 2, 2]).state.epoch == 3
+        reduce = partial(ReduceLROnPlateauCallback, patience=patience, factor=0.5)
+        assert simulate(reduce, 3, valid_losses=[1, 1, 1]).learn.opt.lr == pytest.approx(3e-3 / 4)
+
+
+def test_databunch_takes_v1s_order():
+    train, valid, fix, test = ([(torch.zeros(2, 3), torch.zeros(2))] for _ in range(4))
+    data = DataBunch(train, valid, fix, test, torch.device("cpu"), [lambda batch: batch])
+    assert [dl.dl for dl in (data.train_dl, data.valid_dl, data.fix_dl, data.test_dl)] == [train, valid, fix, test]
+    assert len(data.train_dl.tfms) == 1
+
+
+def test_a_metric_that_adds_itself():
+    class Two(LearnerCallback):
+        _order = -20
+
+        def on_train_begin(self, **kwargs):
+            self.learn.recorder.add_metric_names(["two"])
+
+        def on_epoch_end(self, last_metrics, **kwargs):
+            return add_metrics(last_metrics, torch.tensor(2.0))
+
+    learn = fake_learner()
+    learn.fit(1, callbacks=[Two(learn)])
+    assert float(learn.recorder.metrics[0][0]) == 2.0

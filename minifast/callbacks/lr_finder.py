@@ -110,7 +110,7 @@ class LRFinder(LearnerCallback):
         return RangeTest(np.array(self.lrs), np.array(self.losses), np.array(self.raw_losses))
 
 
-def range_tests(learn: Any, one_test: Callable[[float | None], RangeTest], wd: float | None, wds: Sequence[float],
+def range_tests(learn: Any, one_test: Callable[[Any], RangeTest], wd: Any, wds: Sequence[float],
                 bss: Sequence[int]) -> RangeTest | RangeTests:
     """`one_test(wd)`, or a test for each combination of the weight decays `wds` and batch sizes `bss`; all of them from
     the same weights and random numbers, and with the learner left as it was."""

@@ -76,7 +76,7 @@ class TrackerCallback(LearnerCallback):
 
 
 class EarlyStoppingCallback(TrackerCallback):
-    """Returns `stop_training` in on_epoch_end after `patience` epochs in a row without an improvement.
+    """Returns `stop_training` in on_epoch_end after `patience` epochs in a row without an improvement (0: as 1).
 
     Warns if a schedule would have gone on to lower the learning rate: a 1cycle run that stops early loses its
     annealing, where much of its gain is.
@@ -88,11 +88,11 @@ class EarlyStoppingCallback(TrackerCallback):
     def __init__(self, learn: Learner, monitor: str = "valid_loss", mode: str = "auto", min_delta: float = 0.0,
                  patience: int = 1) -> None:
         super().__init__(learn, monitor, mode, min_delta)
-        self.patience = positive_int("patience", patience)
+        self.patience = positive_int("patience", patience, or_zero=True)
 
     def on_epoch_end(self, epoch: int, n_epochs: int, pbar: Any, **kwargs: Any) -> Changes | None:  # type: ignore[override]
         super().on_epoch_end(epoch)
-        if self.wait < self.patience or epoch + 1 >= n_epochs:
+        if self.wait < max(1, self.patience) or epoch + 1 >= n_epochs:
             return None
         pbar.write([f"early stopping after epoch {epoch}: no better {self.monitor} in {self.wait} epochs"])
         for schedule in self.learn.handler.callbacks:
@@ -105,7 +105,7 @@ class EarlyStoppingCallback(TrackerCallback):
 
 
 class ReduceLROnPlateauCallback(TrackerCallback):
-    """Multiplies the learning rates by `factor` after `patience` epochs in a row without an improvement.
+    """Multiplies the learning rates by `factor` after `patience` epochs in a row without an improvement (0: as 1).
 
     All layer groups alike, so their ratios stay; the last one's does not go below `min_lr`. Sets `opt.lr` in
     on_epoch_end; a schedule of lr in the same run overrules it.
@@ -120,13 +120,13 @@ class ReduceLROnPlateauCallback(TrackerCallback):
         super().__init__(learn, monitor, mode, min_delta)
         if not 0 < number("factor", factor) < 1:
             raise ValueError(f"factor must be above 0 and below 1, not {factor}")
-        self.factor, self.patience = factor, positive_int("patience", patience)
+        self.factor, self.patience = factor, positive_int("patience", patience, or_zero=True)
         self.min_lr = positive_float("min_lr", min_lr, or_zero=True)
 
     def on_epoch_end(self, epoch: int, pbar: Any, **kwargs: Any) -> None:  # type: ignore[override]
         super().on_epoch_end(epoch)
         lrs = self.learn.opt.values("lr")
-        if self.wait >= self.patience and lrs[-1] > self.min_lr:
+        if self.wait >= max(1, self.patience) and lrs[-1] > self.min_lr:
             factor = max(self.factor, self.min_lr / lrs[-1])
             self.learn.opt.lr, self.wait = [lr * factor for lr in lrs], 0
             pbar.write([f"lr is {lrs[-1] * factor:.2g} after epoch {epoch}: no better {self.monitor}"])

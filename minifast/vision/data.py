@@ -24,7 +24,7 @@ from .image import Fit, Size
 from .labels import CategoryList, Labels, first_group, plain_labels
 from .loading import Options, make, split_at_random
 from .recipe import picture_recipe, single_from_classes
-from .show import show_batch
+from .show import Looking
 from .tables import file_names, label_columns, read_table
 from .tta import tta_loaders
 
@@ -36,7 +36,7 @@ cifar_stats = ([0.491, 0.482, 0.447], [0.247, 0.243, 0.261])
 imagenet_stats = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
-class ImageDataBunch(DataBunch):
+class ImageDataBunch(Looking, DataBunch):
     """Pictures as batches: x float (n, 3, H, W) in [0, 1] unless normalised, y what `labels` makes of the labels.
 
     Made by `from_folder`, `from_csv`, `from_df`, `from_lists`, `from_name_func` and `from_name_re`, which all take:
@@ -283,16 +283,6 @@ class ImageDataBunch(DataBunch):
         """Make these pictures the test data, in place of what there was: see `test_on`. Returns the data itself."""
         self.test_dl = self.test_on(items)
         return self
-
-    def show_batch(self, rows: int = 5, ds_type: DatasetType = DatasetType.Train,
-                   figsize: tuple[float, float] | None = None, return_fig: bool = False) -> Any:
-        """Draw up to `rows` x `rows` pictures of a batch with their labels.
-
-        ds_type: of which data.
-        figsize: width and height in inches; default: 1.6 x 1.8 for each picture.
-        return_fig: return the figure instead of showing it.
-        """
-        return show_batch(self, rows, ds_type, figsize, return_fig)
 
 
 def _short(x: Tensor) -> list[float]:

@@ -179,7 +179,8 @@ class Normalizer:
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
-        self.mean, self.std = (torch.tensor(s, dtype=torch.float32, device=device).view(-1, 1, 1) for s in (mean, std))
+        self.mean, self.std = (torch.as_tensor(s, dtype=torch.float32, device=device).view(-1, 1, 1)
+                               for s in (mean, std))
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
             raise ValueError(f"a mean and a standard deviation are needed for each of three channels, not {mean} and "
                              f"{std}")

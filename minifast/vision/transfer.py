@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_callable, number, positive_int
+from ..checks import number, positive_int
 from ..data import DataBunch
 from ..layers import AdaptiveConcatPool2d, Flatten
 from ..learner import Learner
+from ..torch_core import apply_init
 from ..utils import listify
 from .backbones import Backbone, backbone, features_of
 from .data import ImageDataBunch
@@ -110,7 +111,7 @@ def cnn_learner(data: DataBunch, base_arch: Any, cut: Any = None, pretrained: An
     found = backbone(base_arch, pretrained, cut)
     model = _with_head(found, n_outputs, lin_ftrs, ps, custom_head, bn_final, concat_pool)
     if init is not None:
-        initialise(model[1], init)
+        apply_init(model[1], init)
     return learner_of(data, model, found, pretrained, split_on, [model[1]], learn_kwargs)
 
 
@@ -142,17 +143,6 @@ def _normalised(data: ImageDataBunch, stats: tuple[Sequence[float], Sequence[flo
         given = "), (".join(", ".join(f"{x:.3g}" for x in part) for part in own)
         warnings.warn(f"the weights have seen pictures that were normalised by {stats}, and this data is normalised by "
                       f"(({given})): make the data without normalize(), and it is done here, or with those numbers")
-
-
-def initialise(layers: nn.Module, init: Init) -> None:
-    """Apply `init` to all weights of layers but normalisation, and set their biases to 0."""
-    check_callable("init", init)
-    for m in layers.modules():
-        weight, bias = getattr(m, "weight", None), getattr(m, "bias", None)
-        if isinstance(weight, Tensor) and weight.ndim > 1:
-            init(weight)
-            if isinstance(bias, Tensor):
-                nn.init.zeros_(bias)
 
 
 def outputs_of(data: DataBunch) -> int:

@@ -276,7 +276,7 @@ def test_plateau_stops_at_min_lr_and_says_what_it_does(capsys):
 @pytest.mark.parametrize("make, message", [
     (partial(TrackerCallback, mode="least"), "mode must be 'auto', 'min' or 'max', not 'least'"),
     (partial(TrackerCallback, min_delta=-1), "min_delta must be a finite number of at least 0, not -1"),
-    (partial(EarlyStoppingCallback, patience=0), "patience must be at least 1, not 0"),
+    (partial(EarlyStoppingCallback, patience=-1), "patience must be at least 0, not -1"),
     (partial(SaveModelCallback, every="batch"), "every must be 'improvement' or 'epoch', not 'batch'"),
     (partial(ReduceLROnPlateauCallback, factor=1.0), "factor must be above 0 and below 1, not 1.0"),
     (partial(ReduceLROnPlateauCallback, min_lr=-1.0), "min_lr must be")])
