@@ -12,6 +12,7 @@ import torch
 
 from .checks import positive_float, positive_int
 from .datasets import URLs, untar_data
+from .distributed import once
 from .layers import simple_cnn
 from .learner import Learner
 from .metrics import accuracy
@@ -51,6 +52,8 @@ def parser() -> Parser:
     p.add_argument("--seed", type=argument(int), default=0, help="same seed, same numbers; default 0")
     p.add_argument("--out", type=Path, default=Path("out"), help="folder for what is written; default out/")
     p.add_argument("--device", type=argument(torch.device), help="cpu, cuda, ...; default: a GPU if there is one")
+    p.add_argument("--nproc", type=argument(lambda t: positive_int("nproc", int(t))), default=1,
+                   help="processes that share the work, started by torchrun; default 1")
     return p
 
 
@@ -85,17 +88,22 @@ def write_pictures(learn: Learner, out: Path) -> list[Path]:
 def main(argv: list[str] | None = None) -> int:
     """Run the main job; returns the exit status."""
     args = parser().parse_args(argv)
+    if args.nproc > 1 and "RANK" not in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // args.nproc)))
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(args.nproc)]
+        given = {name: value for name, value in vars(args).items() if name != "nproc" and value is not None}
+        os.execv(sys.executable, [*start, "-m", "minifast", *(f"--{name}={value}" for name, value in given.items())])
     torch.manual_seed(args.seed)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         data = ImageDataBunch.from_folder(untar_data(URLs.MNIST_SAMPLE), bs=args.bs, device=args.device)
     except (OSError, ValueError, RuntimeError, AssertionError) as e:  # torch asserts that it was built for the device
         parser().error(str(e).splitlines()[0])
-    learn = Learner(data, simple_cnn((3, 16, 16, 2)), metrics=[accuracy], path=args.out)
+    learn = Learner(data, simple_cnn((3, 16, 16, 2)), metrics=[accuracy], path=args.out).to_distributed()
     say(str(learn))
     learn.lr_find()
     learn.fit_one_cycle(args.epochs, args.lr)
-    written = [*write_pictures(learn, args.out), write_report(learn, args.out / "report.html")]
+    written = [*once(learn, lambda: write_pictures(learn, args.out)), write_report(learn, args.out / "report.html")]
     say(f"Accuracy {learn.recorder.metrics[-1][0]:.2%}. Written to {args.out}/: {', '.join(p.name for p in written)}")
     return 0
 
@@ -111,4 +119,7 @@ def leave(status: int) -> NoReturn:
 
 
 if __name__ == "__main__":
+    if "TORCHELASTIC_RUN_ID" in os.environ:     # torchrun then says which process has failed, and why
+        from torch.distributed.elastic.multiprocessing.errors import record
+        main = record(main)     # type: ignore[assignment]
     leave(main())

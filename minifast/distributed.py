@@ -222,7 +222,8 @@ def launch(train: Callable[..., Any], nproc: int, *args: Any) -> Any:
         said = [(number, str(f.message["message"] if isinstance(f.message, dict) else f.message))
                 for number, f in sorted(e.failures.items(), key=lambda item: item[1].timestamp)]
         number, message = next((f for f in said if not FAILED.search(f[1])), said[0])
-        raise RuntimeError(f"process {number}: {message}") from None
+        told = re.search(r"process \d+ (ended|is gone|did not answer) .*", message, re.DOTALL)
+        raise RuntimeError(told[0] if told else f"process {number} ended: {message}") from None
 
 
 class _Process:
@@ -234,4 +235,12 @@ class _Process:
     def __call__(self, *args: Any) -> Any:
         from torch.distributed.elastic.multiprocessing.errors import record
         torch.set_num_threads(1)    # as torchrun; and threads do not survive a fork
-        return record(self.train)(*args)
+        return record(self.work)(*args)
+
+    def work(self, *args: Any) -> Any:
+        try:
+            return self.train(*args)
+        except RuntimeError as e:
+            if FAILED.search(str(e)) and hasattr(e, "__notes__"):
+                raise RuntimeError(e.__notes__[-1]) from e      # what has become of the other one
+            raise
