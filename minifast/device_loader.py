@@ -1,6 +1,7 @@
 """`DeviceDataLoader`: any batches, on their device and prepared."""
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from .batches import Share, Turns, last_is_target, pair, tensors_of
 from .distributed import from_first, local_device
-from .loaders import Batch, Loader, TensorLoader, ToPair, generators_kept
+from .loaders import Batch, Loader, TensorLoader, ToPair, generators_kept, seed_generators
 from .utils import batch_length, listify, rng_state, set_rng_state, to_device
 
 __all__ = ["DeviceDataLoader", "default_device"]
@@ -116,16 +117,22 @@ class DeviceDataLoader:
         return first == after
 
     def _part_of(self, start: int) -> Iterator[Batch]:
-        """This process's part of batches that come from elsewhere; all processes draw them with equal generators."""
-        states = from_first(rng_state(cuda=False))
-        whole: Iterator[Batch] | None = None
+        """This process's part of batches that come from elsewhere: all processes make all of them, and what they draw
+        is a function of one number from process 0's generator."""
+        with generators_kept() if start and self.begun_at else contextlib.nullcontext():
+            if start and self.begun_at:
+                set_rng_state(self.begun_at)
+            seed = from_first(int(torch.randint(2**62, ())))
 
         def batches() -> Iterator[Batch]:
-            nonlocal states, whole
+            states: dict[str, Any] = {}
             while True:
                 with generators_kept():
-                    set_rng_state(states)
-                    whole = self._whole(start) if whole is None else whole
+                    if states:
+                        set_rng_state(states)
+                    else:
+                        seed_generators(seed)
+                        whole = islice(self._whole(0), start, None)
                     batch = next(whole, None)
                     states = rng_state(cuda=False)
                 if batch is None:

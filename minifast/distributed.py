@@ -219,7 +219,7 @@ def launch(train: Callable[..., Any], nproc: int, *args: Any) -> Any:
     try:
         return elastic_launch(config, _Process(train))(*args)[0]
     except ChildFailedError as e:
-        said = [(number, str(f.message["message"] if isinstance(f.message, dict) else f.message))
+        said = [(number, str(f.message["message"]) if isinstance(f.message, dict) else f"exit status {f.exitcode}")
                 for number, f in sorted(e.failures.items(), key=lambda item: item[1].timestamp)]
         number, message = next((f for f in said if not FAILED.search(f[1])), said[0])
         told = re.search(r"process \d+ (ended|is gone|did not answer) .*", message, re.DOTALL)

@@ -246,10 +246,11 @@ def explain(error: BaseException, place: str) -> None:
                         f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
         if failed:
             until = time.monotonic() + PATIENCE
-            while time.monotonic() < until and not all(here.store.check([_said(r)]) for r in others):
+            while not all(notes := [_of_process(r, place) for r in others]) and time.monotonic() < until:
                 time.sleep(0.05)
-            notes = [_of_process(r, place) for r in others]
-            error.add_note("\n".join(note for note in notes if note) or f"in {place} the connection was lost")
+            silent = f"did not answer within {here.timeout:g} s (a hang?); process {here.rank} was in {place}"
+            lines = [note or f"process {r} {silent}" for r, note in zip(others, notes, strict=True)]
+            error.add_note("\n".join(line for line in lines if line != " ") or f"in {place} the connection was lost")
     except RuntimeError as e:   # the store was process 0's, which is gone
         error.add_note(f"in {place} the other processes could not be reached ({str(e).splitlines()[0]})")
 
@@ -259,16 +260,16 @@ def _said(number: int) -> str:
 
 
 def _of_process(number: int, place: str) -> str:
+    """What has become of another process, as far as is known; a space: it has lost a connection, too."""
     if here.store.check([_said(number)]):
-        return str(here.store.get(_said(number)).decode())
+        return here.store.get(_said(number)).decode() or " "
     host, pid = here.store.get(f"process {number}").decode().rsplit(" ", 1)
     if host == socket.gethostname():
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:
-            return f"process {number} is gone, without a word (killed?); process {here.rank} was in {place}"
-    return (f"process {number} did not answer within {here.timeout:g} s (a hang?); process {here.rank} was in "
-            f"{place}")
+            return f"process {number} is gone without a message (killed?); process {here.rank} was in {place}"
+    return ""
 
 
 def another_ended() -> bool:

@@ -11,7 +11,7 @@ import torch
 
 from .checks import positive_int
 from .device_loader import DeviceDataLoader
-from .loaders import generators_kept, seed_or_drawn
+from .loaders import generators_kept, seed_generators, seed_or_drawn
 
 __all__ = ["StreamLoader"]
 
@@ -126,9 +126,7 @@ class StreamLoader:
     def _open(self) -> None:
         # as in `Loader`: seed 0's second time must not be seed 1's first
         seed = int(np.random.SeedSequence((self.seed, self.begun)).generate_state(1, np.uint64)[0])
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
+        seed_generators(seed)
         self._batches = iter(self.source.dl)
 
     @contextlib.contextmanager

@@ -1,21 +1,28 @@
 """Several processes train as one: equal numbers, one set of files, failures that are named, runs that go on."""
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import signal
 import sys
+import time
 import warnings
 from functools import partial
 from pathlib import Path
+from queue import Empty
 
 import pytest
 import torch
 from callback_set import CLASSES, a_learner, make
-from processes import run
+from processes import run, start
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from minifast import distributed
 from minifast.basics import *
 from minifast.callback import Callback
+from minifast.callbacks.gradients import GradientAccumulation
 from minifast.confusion import KappaScore
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
@@ -29,14 +36,15 @@ def dataset(n, seed=0):
     return TensorDataset(x, x[:, :4].argmax(1))
 
 
-def learner(bs=8, n=50, n_valid=23, dropout=0.0, **kwargs):
+def learner(bs=8, n=50, n_valid=23, dropout=0.0, timeout=60, own_batches=False, **kwargs):
     """In float64: there sums in another order are equal to twelve digits at the end of a run."""
     torch.manual_seed(0)
     data = kwargs.pop("data", None) or DataBunch.create(dataset(n), dataset(n_valid, 1), bs=bs, val_bs=4, seed=0,
                                                         drop_last=False, loss_func=CrossEntropyFlat())
     layers = [nn.Linear(5, 16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 4)]
     kwargs = {"metrics": [accuracy], "silent": True, **kwargs}
-    return Learner(data, nn.Sequential(*layers).double(), **kwargs).to_distributed()
+    return Learner(data, nn.Sequential(*layers).double(), **kwargs).to_distributed(timeout=timeout,
+                                                                                       own_batches=own_batches)
 
 
 def weights(learn):
@@ -152,3 +160,231 @@ def test_every_callback_of_the_package_works_in_two_processes(tmp_path):
         assert "PeakMemory" in name or first[name][2] == second[name][2], name
         assert second[name][3] == [], name
     assert {name for name in first if first[name][3]} == {"CSVLogger", "Checkpoint", "SaveModelCallback", "TensorBoard"}
+
+
+# ---- all train the same thing
+
+def different(what):
+    odd = distributed.local_device() == 1
+    try:
+        if what == "lr":
+            learner().fit(1, 0.1 if odd else 0.2)
+        elif what == "data":
+            learner(data=DataBunch.create(dataset(50, seed=5 * odd), dataset(9, 1), bs=8, seed=0,
+                                          loss_func=CrossEntropyFlat())).fit(1)
+        elif what == "split":
+            x, y = dataset(50).tensors
+            torch.manual_seed(odd)
+            learner(data=DataBunch.from_arrays(x.numpy(), y.numpy(), bs=8)).fit(1)
+        elif what == "model":
+            learner(dropout=0.5 * odd).fit(1)
+        elif what == "callbacks":
+            learn = learner()
+            learn.fit(1, callbacks=[GradientAccumulation(learn, 1 + odd)])
+        elif what == "bs":
+            learner(bs=1).fit(1)
+    except ValueError as e:
+        return str(e)
+
+
+@pytest.mark.parametrize(("what", "says"), [
+    ("lr", r"lr: \[0.2\] in process 0, \[0.1\] in process 1"), ("data", "training data's content"), ("model", "Dropout"),
+    ("split", "data's content"), ("callbacks", "GradientAccumulation.*n_step 1 in process 0, 2 in process 1"),
+    ("bs", "bs=1 is the size of the whole batch, and 2 processes need a sample each")])
+def test_processes_that_train_different_things_are_refused(what, says):
+    for text in run(different, 2, what):
+        assert text is not None and re.search(says, text), text
+
+
+# ---- what a mean is over, and what callbacks add
+
+class Masked(nn.Module):
+    """A loss with a denominator of its own, as a tensor."""
+
+    def forward(self, output, target):
+        counts = target > 1
+        return (nn.functional.cross_entropy(output, target, reduction="none") * counts).sum() / counts.sum().clamp(1)
+
+    def denominator(self, output, target):
+        return (target > 1).sum()
+
+
+def steps(learn):
+    return sum(1 for _ in learn.recorder.lrs)
+
+
+class Counts(Callback):
+    """Counts what is summed over the processes: gradients, by torch's own hook."""
+
+    _order = 10
+
+    def __init__(self, learn):
+        self.learn, self.n = learn, 0
+
+    def state_dict(self):
+        return {}
+
+    def on_train_begin(self):
+        if self.learn.parallel is not None:
+            from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+            def counted(state, bucket):
+                self.n += 1
+                return allreduce_hook(None, bucket)
+            self.learn.parallel.register_comm_hook(None, counted)
+
+
+def with_losses():
+    found = {}
+    losses = {"mean": CrossEntropyFlat(), "ignored": nn.CrossEntropyLoss(ignore_index=0), "sum": nn.CrossEntropyLoss(
+        reduction="sum"), "weights": nn.CrossEntropyLoss(torch.tensor([1., 2, 3, 0], dtype=torch.float64)),
+        "own": Masked()}
+    for name, loss_func in losses.items():
+        for n_step in (1, 3):
+            learn = learner(bs=7, loss_func=loss_func)
+            counts = Counts(learn)
+            learn.fit(2, 0.01 if name != "sum" else 0.001, callbacks=[GradientAccumulation(learn, n_step), counts])
+            r = learn.recorder
+            found[name, n_step] = (weights(learn), [*r.raw_losses, *r.losses, *r.train_losses, *r.val_losses],
+                                   counts.n, learn.opt.opt.state[next(learn.model.parameters())]["step"].item())
+    return found
+
+
+def test_uneven_parts_and_losses_of_any_kind():
+    one = with_losses()
+    for nproc in (2, 3):
+        first, *others = run(with_losses, nproc)
+        for key, (expected, losses, _, n_steps) in one.items():
+            assert apart(first[key][0], expected) < TINY, key
+            assert first[key][1] == pytest.approx(losses, rel=TINY, nan_ok=True), key
+            assert first[key][2] == first[key][3] == n_steps, key     # no more sums of gradients than steps
+            assert all(equal(first[key][0], other[key][0]) for other in others), key
+
+
+def foreign(shuffle):
+    data = DataBunch(DataLoader(dataset(50), 8, shuffle=shuffle), DataLoader(dataset(9, 1), 4),
+                     loss_func=CrossEntropyFlat())
+    learn = learner(data=data, dropout=0.0)
+    learn.fit(3, 0.05)
+    return weights(learn), learn.recorder.raw_losses.tolist()
+
+
+def test_batches_from_elsewhere():
+    one = foreign(False)
+    first, second = run(foreign, 2, False)
+    assert apart(first[0], one[0]) < TINY and equal(first[0], second[0])
+    assert first[1] == pytest.approx(one[1], rel=TINY)
+    first, second = run(foreign, 2, True)       # the same order in both, another one in each epoch
+    assert equal(first[0], second[0]) and first[1] == second[1]
+    assert first[1] != pytest.approx(one[1], rel=1e-3)
+
+
+def own_batches():
+    rank, world = distributed.local_device(), int(os.environ["WORLD_SIZE"])
+    rows = list(range(48))
+    mine = [rows[b:b + 8][rank * 4:(rank + 1) * 4] for b in range(0, 48, 8)]
+    x, y = dataset(48).tensors
+    data = DataBunch([(x[i], y[i]) for i in mine], DataLoader(dataset(9, 1), 4), loss_func=CrossEntropyFlat())
+    learn = learner(data=data, own_batches=True)
+    learn.fit(2, 0.05)
+    return weights(learn)
+
+
+def test_batches_that_the_user_has_divided():
+    x, y = dataset(48).tensors
+    data = DataBunch([(x[b:b + 8], y[b:b + 8]) for b in range(0, 48, 8)], DataLoader(dataset(9, 1), 4),
+                     loss_func=CrossEntropyFlat())
+    learn = learner(data=data)
+    learn.fit(2, 0.05)
+    first, second = run(own_batches, 2)
+    assert apart(first, weights(learn)) < TINY and equal(first, second)
+
+
+def spoiled():
+    learn = learner(bs=8)
+
+    class Spoil(Callback):
+        def on_batch_begin(self, train, num_batch, last_input):
+            if train and num_batch == 3 and distributed.rank() == 1:
+                last_input[0, 0] = float("nan")
+    try:
+        learn.fit(2, 0.01, callbacks=[Spoil()])
+    except FloatingPointError as e:
+        return str(e)
+
+
+def test_what_is_first_not_finite_is_named_with_its_process():
+    for text in run(spoiled, 2):
+        assert text.startswith("process 1, epoch 0, batch 3") and "the input was the first to be NaN" in text
+
+
+def files(folder):
+    learn = learner(path=folder, metrics=[accuracy])
+    learn.fit(3, 0.05, callbacks=[SaveModelCallback(learn, name="best"), EMA(learn, 0.9)])
+    learn.save("last")
+    other = learner(path=folder).load("last")
+    try:
+        learn.save("a/b\0")
+    except (OSError, ValueError) as e:
+        failed = type(e).__name__
+    return weights(learn), weights(other), failed
+
+
+def test_files_are_written_once_and_read_by_all(tmp_path):
+    first, second = run(files, 2, tmp_path)
+    assert equal(first[0], second[0]) and equal(first[0], first[1]) and equal(second[0], second[1])
+    assert first[2] == second[2]
+    assert sorted(p.name for p in (tmp_path / "models").iterdir()) == ["best.pth", "last.pth"]
+
+
+# ---- failures
+
+class InProcess1(Callback):
+    """Does something odd in process 1, in epoch 1 at batch 2."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def on_batch_end(self, train, epoch, num_batch):
+        if train and distributed.rank() == 1 and (epoch, num_batch) == (1, 2):
+            return self.what()
+
+
+def odd_run(what, epochs=3):
+    learn = learner(timeout=2)
+    learn.fit(epochs, 0.01, callbacks=[InProcess1(what)])
+
+
+def hang():
+    time.sleep(60)
+
+
+FAILURES = {
+    "raises": (lambda: 1 / 0, "process 1 ended in epoch 1, batch 2: ZeroDivisionError: division by zero"),
+    "exits": (lambda: sys.exit(0), "process 1 ended in epoch 1, batch 2: SystemExit: 0"),
+    "is killed": (lambda: os.kill(os.getpid(), signal.SIGKILL), "process 1 is gone without a message.*epoch 1, batch 3"),
+    "hangs": (hang, r"process 1 did not answer within 2 s \(a hang\?\); process 0 was in epoch 1, batch 3"),
+    "stops alone": (lambda: {"stop_epoch": True}, "process 1: InProcess1 returned stop_epoch, epoch 1, batch 2"),
+    "ends the run alone": (lambda: {"stop_training": True}, "process 1: InProcess1 returned stop_training, epoch 1, "),
+}
+
+
+@pytest.mark.parametrize("how", FAILURES)
+def test_a_process_that_fails_ends_all_and_is_named(how):
+    what, says = FAILURES[how]
+    began = time.monotonic()
+    processes, queue = start(odd_run, 2, what)
+    try:
+        told = {}
+        while 0 not in told and time.monotonic() - began < 30:
+            [process.is_alive() for process in processes]   # as a launcher does: else one that is dead stays a zombie
+            with contextlib.suppress(Empty):
+                rank, _, text = queue.get(timeout=0.1)
+                told[rank] = text
+        took = time.monotonic() - began
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    assert re.search(says, told[0].strip().splitlines()[-1] if "alone" not in how else told[0]), told[0][-1500:]
+    assert took < (12 if how == "hangs" else 8)

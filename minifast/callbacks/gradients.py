@@ -8,6 +8,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from ..callback import LearnerCallback
 from ..checks import positive_float, positive_int
+from ..distributed import together
 from ..order import Order
 from ..state import Changes
 from ..torch_private import multiply_all_
@@ -82,8 +83,8 @@ class GradientAccumulation(LearnerCallback):
             if not self.n_summed:   # any number near the weights does, so that 16 bits do not overflow
                 self.unit = last_weight.masked_fill(last_weight == 0, 1)
             return {"last_loss": last_loss * (last_weight / self.unit)}
-        if last_weight == 0:
-            return {"skip_bwd": True}
+        if last_weight == 0:    # of several processes the backward pass also adds up what they have accumulated
+            return None if together(self.learn) else {"skip_bwd": True}
         # in units of the newest batch's weight, so that equal batches cost nothing
         if self.n_summed and last_weight != self.unit:
             self._multiply(self.unit / last_weight)
