@@ -54,10 +54,10 @@ class News:
 
     def exchange(self, loss: Tensor, weight: Any, update: int, nothing: bool) -> Any:
         """The weight of the whole batch; `loss` and `factor` are there then. nothing: no sample is this process's."""
-        is_sum, weight = weight is None, 1.0 if weight is None else weight
-        weight = 0.0 if nothing else weight
+        is_sum, is_tensor = weight is None, isinstance(weight, Tensor)
+        weight = 0.0 if nothing else 1.0 if is_sum else weight
         total = self._sum(torch.where(_as_tensor(weight, loss) != 0, loss.double() * weight, 0.0), weight, update)
-        whole = total[1] if total.is_cuda else float(total[1])
+        whole = total[1] if total.is_cuda or is_tensor else float(total[1])
         self.loss = (total[0] if is_sum else total[0] / total[1]).to(loss.dtype)
         world = float(processes.world())
         if is_sum:

@@ -102,6 +102,8 @@ class GradientAccumulation(LearnerCallback):
             self._multiply(self.unit / self.total.masked_fill(self.total == 0, 1))
         elif self.total not in (0, self.unit):
             self._multiply(self.unit / self.total)
+        elif not self.total:    # as where the backward pass is skipped
+            self.learn.opt.zero_grad()
         self.n_batches = self.n_summed = self.total = 0
         return None
 
