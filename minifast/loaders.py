@@ -246,8 +246,7 @@ class _SeededItems(Dataset[Any]):
 
 
 def seed_generators(seed: int) -> None:
-    """Seed the global generators on the CPU (torch, numpy, random): 9 µs. torch.manual_seed would also seed the GPUs,
-    which costs ten times that."""
+    """Seed the global generators on the CPU: torch's, numpy's, random's."""
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)

@@ -81,7 +81,7 @@ class GradientAccumulation(LearnerCallback):
             return None
         if isinstance(last_weight, Tensor):
             if not self.n_summed:   # any number near the weights does, so that 16 bits do not overflow
-                self.unit = last_weight.masked_fill(last_weight == 0, 1)
+                self.unit = last_weight.masked_fill(last_weight == 0, 1).to(last_loss.dtype)
             return {"last_loss": last_loss * (last_weight / self.unit)}
         if last_weight == 0:    # of several processes the backward pass also adds up what they have accumulated
             return None if together(self.learn) else {"skip_bwd": True}
