@@ -16,12 +16,12 @@ class ModelLoss:
     """The loss function of a model that returns its own loss, or several.
 
     Of the output it takes the first of these that is a single number: the item or attribute `loss` (as of Hugging
-    Face's models), the sum of `parts`, of a dict of nothing but single numbers (as of torchvision's detection models)
-    the sum of all, the first of a tuple, the output itself. If there is none, in training that is a TypeError, and in a
+    Face's models), the sum of a dict of nothing but single numbers (as of torchvision's detection models), the sum of
+    `parts`, the first of a tuple, the output itself. If there is none, in training that is a TypeError, and in a
     validation a loss of `#na#` in the table: there torchvision's detection models return boxes.
 
-    parts: names of losses in the output that are shown as columns (see `LossMetrics`), and whose sum is the loss where
-        there is no item or attribute `loss`; empty: none.
+    parts: names of losses in the output: what is summed where it holds other things too, and what `LossMetrics` shows
+        as columns; empty: none.
     weights: what these are multiplied by in that sum; None, and for those it does not name: 1.
     mean_over: a function of (output, *targets): over how much the loss is a mean, such as the tokens that count; None:
         over samples.
@@ -63,9 +63,8 @@ class ModelLoss:
         loss: Tensor | None = _item(output, "loss")
         if _is_number(loss):
             return loss
-        names = self.parts
-        if not names and isinstance(output, Mapping) and output and all(map(_is_number, output.values())):
-            names = list(output)
+        losses_only = isinstance(output, Mapping) and output and all(map(_is_number, output.values()))
+        names = list(output) if losses_only else self.parts
         found = [_item(output, name) for name in names]
         if found and all(map(_is_number, found)):
             terms = [self.weights.get(name, 1.0) * value for name, value in zip(names, found, strict=True)]
