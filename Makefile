@@ -13,7 +13,7 @@ FASHION ?= /usr/share/datasets/fashion-mnist
 MNIST  ?= data/mnist
 
 .DEFAULT_GOAL := help
-.PHONY: help train test fast versions torture lint types nbs bench science clean
+.PHONY: help train test fast versions torture examples lint types nbs bench science clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -51,6 +51,12 @@ torture: $(READY)  ## 200 runs killed at random points, each continued byte for 
 	$(BIN)/python tests/torture/bad_input.py --examples 200
 	$(BIN)/python tests/torture/fuzzed_files.py --examples 1000
 	$(BIN)/python tests/torture/fuzzed_exports.py --examples 500
+
+# what some of them need beside the tests' packages; each says what it reached
+examples: $(READY)  ## run every example (minutes; MLflow, Optuna and Hugging Face are installed for them)
+	$(BIN)/python -m pip install -qq --editable '.[jobs]'
+	mkdir -p $(OUT)
+	cd $(OUT) && for f in $(CURDIR)/examples/*.py; do echo "== $$f"; $(abspath $(BIN))/python $$f || exit 1; done
 
 lint: $(READY)  ## style
 	$(BIN)/ruff check .

@@ -38,19 +38,19 @@ def mean_iou(outputs, targets):
 
 
 def model():
-    body = nn.Sequential(simple_cnn((3, 16, 32, 64), bn=True)[:3], nn.Conv2d(64, 64, 3, padding=1))
+    body = nn.Sequential(simple_cnn((3, 16, 32, 64), strides=(2, 2, 1), bn=True)[:3], nn.Conv2d(64, 64, 3, padding=1))
     body.out_channels = 64
     anchors = AnchorGenerator(sizes=((10, 14, 20),), aspect_ratios=((1.0,),))
     return RetinaNet(body, num_classes=2, anchor_generator=anchors, min_size=48, max_size=48, image_mean=[0.2] * 3,
                      image_std=[0.2] * 3, detections_per_img=5)
 
 
-def main(n=300, epochs=4):
+def main(n=300, epochs=8):
     torch.manual_seed(0)
     data = DataBunch.create(Squares(n, seed=0), Squares(60, seed=1), bs=10, collate_fn=list, to_pair=pair,
                             loss_func=ModelLoss(parts=["classification", "bbox_regression"]))
     learn = Learner(data, model(), metrics=[mean_iou])
-    learn.fit_one_cycle(epochs, 3e-3, callbacks=LossMetrics(learn, train=True))
+    learn.fit_one_cycle(epochs, 1e-3, callbacks=LossMetrics(learn, train=True))
     return learn
 
 

@@ -28,22 +28,24 @@ def net(width):
     return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
 
 
-def main(epochs=30, n_labels=60):
+def learner(n, width):
+    """Trains on n of 1000 pictures."""
+    torch.manual_seed(0)
     x, y = load_digits(return_X_y=True)
-    x, valid = x / 16, (x[1000:] / 16, y[1000:])
-    found = {}
-    for name in ("teacher", "student alone", "student taught"):
-        torch.manual_seed(0)
-        n = n_labels if name == "student alone" else 1000       # the taught one is shown them without their labels
-        data = DataBunch.from_arrays(x[:n], y[:n], valid=valid, bs=20, seed=0, loss_func=soft_or_hard)
-        learn = Learner(data, net(256 if name == "teacher" else 16), metrics=[accuracy], silent=True)
-        taught = [Teacher(learn, teacher)] if name == "student taught" else []      # noqa: F821
-        learn.fit_one_cycle(epochs * 1000 // n, 1e-2, callbacks=taught)
-        if name == "teacher":
-            teacher = learn.model
-        found[name] = learn.validate()[1]
-        print(f"{name:15} accuracy {found[name]:.4f}")
-    return found
+    data = DataBunch.from_arrays(x[:n] / 16, y[:n], (x[1000:] / 16, y[1000:]), bs=20, seed=0, loss_func=soft_or_hard)
+    return Learner(data, net(width), metrics=[accuracy], silent=True)
+
+
+def main(epochs=30, n_labels=60):
+    teacher, alone, taught = learner(1000, 256), learner(n_labels, 16), learner(1000, 16)
+    teacher.fit_one_cycle(epochs, 1e-2)
+    alone.fit_one_cycle(epochs * 1000 // n_labels, 1e-2)
+    taught.fit_one_cycle(epochs, 1e-2, callbacks=Teacher(taught, teacher.model))     # does not look at the labels
+    found = {"teacher": teacher, f"student with {n_labels} labels": alone, "student of the teacher": taught}
+    scores = {name: learn.validate()[1] for name, learn in found.items()}
+    for name, score in scores.items():
+        print(f"{name:22} accuracy {score:.4f}")
+    return list(scores.values())
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Alternating training of two networks, each by an optimizer of its own: a GAN in one dimension.
 
-Both are parts of one model, so that one file holds them. Both are layer groups of one Adam, which keeps a state for each
-parameter and leaves out those without a gradient: that is two optimizers, which take turns, each with its own learning
-rate. A schedule moves both, the recorder records them, and a checkpoint goes on with everything.
+Both are parts of one model, so that one file holds them. Both are layer groups of one Adam, which keeps a state for
+each parameter and leaves out those without a gradient: that is two optimizers, which take turns, each with its own
+learning rate. A schedule moves both, and a checkpoint goes on with everything.
 """
 from minifast.basics import *
 

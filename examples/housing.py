@@ -26,7 +26,7 @@ def main(epochs=15, seed=0, silent=False):
     _, error, r2 = learn.validate()
     trees = HistGradientBoostingRegressor(random_state=0).fit(df.iloc[:3000, :10], df["y"][:3000])
     of_trees = trees.score(df.iloc[3000:, :10], df["y"][3000:])
-    print(f"lr {lr:.3g}: rmse {error:.3f}, R² {r2:.4f}; gradient boosting R² {of_trees:.4f}")
+    print(f"lr {float(lr):.3g}: rmse {error:.3f}, R² {r2:.4f}; gradient boosting R² {of_trees:.4f}")
     return learn, of_trees
 
 

@@ -1,4 +1,4 @@
-"""A run that crashes goes on at the next batch, also after its code was changed: what changed must be allowed by name."""
+"""A run that crashes goes on at the next batch, also with changed code: what changed must be allowed by name."""
 import tempfile
 
 from minifast.basics import *

@@ -8,17 +8,15 @@ VOCABULARY = ["[PAD]", "[CLS]", "lost", "beat", "to", "yesterday", "again", *NAM
 
 
 def sentences(n, seed):
-    """Who won? The order of the words says it: "Ann beat Bob" against "Ann lost to Bob". The label: the first one did."""
+    """Texts, and whether the one who won comes first in the alphabet: the order of the words must be understood."""
     rng = np.random.default_rng(seed)
     texts, labels = [], []
     for _ in range(n):
         a, b = rng.choice(NAMES, 2, replace=False)
-        won = int(rng.integers(2))
-        words = [a, "beat", b] if won else [a, "lost", "to", b]
-        if rng.random() < 0.5:      # the same, said by the other one
-            words, won = ([b, "lost", "to", a], 0) if won else ([b, "beat", a], 1)
-        texts.append([*words, *rng.choice(["yesterday", "again"], rng.integers(3)).tolist()])
-        labels.append(won if words[0] < words[-1 if words[-1] in NAMES else 2] else 1 - won)
+        won = rng.random() < 0.5
+        when = rng.choice(["yesterday", "again"], rng.integers(3))
+        texts.append([a, *(["beat"] if won else ["lost", "to"]), b, *when])
+        labels.append(int((a < b) == won))
     return texts, labels
 
 

@@ -1,4 +1,4 @@
-"""A vision transformer with all that goes with it: layer decay, warm-up and cosine, mixup, label smoothing, EMA, bf16."""
+"""A vision transformer with what goes with it: layer decay, warm-up and cosine, mixup, label smoothing, EMA, bf16."""
 from sklearn.datasets import load_digits
 
 from minifast.basics import *
@@ -28,12 +28,12 @@ def layer_decay(model, lr, decay=0.75):
     return [lr * decay ** (n - i) for i in range(n + 1)]
 
 
-def main(epochs=20):
+def main(n=1797, depth=3, epochs=20):
     torch.manual_seed(0)
     x, y = load_digits(return_X_y=True)
     x = (x / 16).reshape(-1, 1, 8, 8).astype(np.float32)
-    data = DataBunch.from_arrays(x, y, bs=64, seed=0, loss_func=LabelSmoothingCrossEntropy())
-    model = ViT()
+    data = DataBunch.from_arrays(x[:n], y[:n], bs=64, seed=0, loss_func=LabelSmoothingCrossEntropy())
+    model = ViT(depth=depth)
     learn = Learner(data, model, metrics=[accuracy], wd=0.05, bn_wd=False).mixup(0.2).clip_grad(1.0).to_bf16()
     learn.split([*model.blocks, model.norm])        # groups: the embeddings, each block, the head
     lrs = layer_decay(model, 3e-3)

@@ -9,7 +9,7 @@ def points(n, seed, rare=0.03):
     return torch.randn(n, 2, generator=gen) + 2.0 * y[:, None], y
 
 
-def main(n=6000, epochs=3):
+def main(n=6000, epochs=6):
     found = {}
     for name, sampler in {"as they come": None, "balanced": "balanced"}.items():
         torch.manual_seed(0)
