@@ -8,23 +8,13 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from .kinds import (
-    FUNCTIONS,
-    OBJECT,
-    PLAIN,
-    attributes,
-    behind,
-    fields,
-    has_state,
-    in_function,
-    is_code,
-    is_generator,
-    kind_of,
-)
+from .kinds import FUNCTIONS, OBJECT, PLAIN, behind, fields, has_state, in_function, is_code, is_generator, kind_of
 from .loaders import Loader
+from .module_state import attributes
 
-__all__ = ["data_objects", "held_by", "named_loaders"]
+__all__ = ["data_objects", "held_by", "named_loaders", "own_generators"]
 
 FEW = 1024          # items of a container that is state, not data
 SMALL = 4096        # elements of an array that is state, not data
@@ -56,11 +46,20 @@ def data_objects(dl: Any, name: str) -> Iterator[tuple[str, Any, dict[str, Any]]
         if isinstance(x, (list, tuple)):
             places += [(f"{place}[{i}]", v) for i, v in enumerate(x)] if len(x) <= FEW else []
             continue
-        held = {key: v for key, v in held_by(x).items() if not isinstance(v, types.CellType) or _moves(v)}
-        held |= {key: v.cell_contents for key, v in held_by(x).items() if key not in held}
+        parts = held_by(x)
+        if isinstance(x, DataLoader):
+            parts.pop("_iterator", None)    # of workers that are kept: see `DeviceDataLoader.load_state_dict`
+        held = {key: v if _moves(v) or not isinstance(v, types.CellType) else v.cell_contents
+                for key, v in parts.items()}
         if moving := {key: v for key, v in held.items() if _moves(v)}:
             yield place, x, moving
         places += [(f"{place}.{key}", v) for key, v in held.items() if key not in moving and _may_hold(v)]
+
+
+def own_generators(dl: Any) -> list[str]:
+    """The places of random generators that a loader's data set and its parts have."""
+    return [f"{place}.{key}" for place, _, moving in data_objects(dl, "data") for key, v in moving.items()
+            if is_generator(v)]
 
 
 def held_by(x: Any) -> dict[str, Any]:

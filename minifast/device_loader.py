@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from .batches import Share, Turns, last_is_target, pair, tensors_of
 from .distributed import from_first, local_device
 from .loaders import Batch, Loader, TensorLoader, ToPair, generators_kept, seed_generators
+from .torch_private import exchange_workers, running_workers
 from .utils import batch_length, listify, rng_state, set_rng_state, to_device
 
 __all__ = ["DeviceDataLoader", "default_device"]
@@ -211,13 +212,19 @@ class DeviceDataLoader:
         gen = getattr(self.dl, "generator", None)
         own = {"generator": gen.get_state()} if isinstance(gen, torch.Generator) else {}
         # one without a generator of its own draws its order from the global ones, when a pass begins
-        return {**own, "begun_at": rng_state(cuda=False)}
+        return {**own, "begun_at": rng_state(cuda=False), "workers": running_workers(self.dl)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         if hasattr(self.dl, "load_state_dict"):
             self.dl.load_state_dict(state)
             return
+        if running_workers(self.dl) != state["workers"]:
+            # the first pass of workers that are kept draws a number more than the next ones
+            exchange_workers(self.dl)
+            if state["workers"]:
+                with generators_kept():
+                    iter(self.dl)
         if "generator" in state:
             self.dl.generator.set_state(state["generator"])
         self.begun_at = state["begun_at"]

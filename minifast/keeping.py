@@ -22,7 +22,6 @@ from .kinds import (
     OBJECT,
     PLAIN,
     Kind,
-    attributes,
     behind,
     class_name,
     described,
@@ -31,8 +30,8 @@ from .kinds import (
     in_function,
     is_code,
     kind_of,
-    module_state,
 )
+from .module_state import attributes, module_state
 
 __all__ = ["Kept", "same", "small"]
 

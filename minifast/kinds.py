@@ -14,23 +14,22 @@ import functools
 import io
 import logging
 import pathlib
+import queue
 import random
 import re
 import types
 import uuid
 import weakref
 from collections.abc import Callable, Mapping
+from multiprocessing.sharedctypes import Synchronized, SynchronizedArray
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .checks import flag
-
-__all__ = ["Kind", "attributes", "behind", "class_name", "described", "fields", "fill_object", "has_state",
-           "in_function", "is_code", "is_generator", "kind_of", "module_state",
-           "of_library", "set_module_state"]
+__all__ = ["Kind", "behind", "class_name", "described", "fields", "fill_object", "has_state", "in_function", "is_code",
+           "is_generator", "kind_of", "of_library"]
 
 PLAIN = {type(None), bool, int, float, str, bytes}
 
@@ -66,7 +65,7 @@ CODE = (type, types.ModuleType, types.BuiltinFunctionType, types.MethodWrapperTy
         torch.device, torch.layout, torch.memory_format, torch.Stream, types.MappingProxyType, BaseException,
         types.TracebackType, types.FrameType)
 FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)   # there may be something behind them
-PROCESS = {"_thread", "threading", "queue", "_queue", "socket", "multiprocessing", "concurrent", "asyncio",
+PROCESS = {"_thread", "threading", "socket", "multiprocessing", "concurrent", "asyncio",
            "subprocess", "tempfile", "contextlib", "weakref", "selectors", "ssl", "sqlite3", "ctypes", "signal",
            "importlib", "torch", "numpy", "fastprogress", "tensorboard", "IPython", "matplotlib", "mlflow", "wandb",
            "optuna"}     # packages
@@ -105,6 +104,15 @@ def _fill_deque(x: Any, state: Any) -> None:
 def _fill_array(x: Any, state: Any) -> None:
     del x[:]
     x.frombytes(state[1])
+
+
+def _fill_queue(x: Any, items: Any) -> None:
+    x.queue.clear()
+    x.queue.extend(items)
+
+
+def _set_value(x: Any, value: Any) -> None:
+    x.value = value
 
 
 def _set_bits(x: Any, state: Any) -> None:
@@ -174,6 +182,9 @@ KINDS: dict[type, Kind] = {
                                  lambda s: BIT_GENERATORS[s["bit_generator"]]()),
     torch.Generator: Kind("torch.Generator", lambda x: x.get_state(), lambda x, s: x.set_state(s.cpu()),
                           lambda s: torch.Generator()),
+    queue.Queue: Kind("Queue", lambda x: list(x.queue), _fill_queue, None),
+    Synchronized: Kind("shared number", lambda x: x.value, _set_value, None),
+    SynchronizedArray: Kind("shared row", lambda x: list(x[:]), _fill_list, None),
     types.CellType: Kind("cell", _read_cell, _fill_cell, None),
 }
 OBJECT = Kind("object", fields, fill_object, None)
@@ -207,19 +218,20 @@ def behind(x: Any) -> Any:
 
 
 def in_function(x: Any) -> dict[str, Any]:
-    """What a function may change from call to call: generators, arrays, numbers and other functions in the cells of its
-    closure and in its defaults (functions of minifast and torch count on no number). Containers and objects there
-    belong to the program around it."""
-    counts = not of_library(x.__module__)
+    """What a function may change from call to call: the cells of its closure, and containers, generators and the like
+    in its defaults. Functions of minifast and torch only change the tensors, generators and functions there."""
+    own = not of_library(x.__module__)
     cells = dict(zip(x.__code__.co_freevars, x.__closure__ or (), strict=True))
-    found = {name: cell for name, cell in cells.items() if any(_of_function(v, counts) for v in _read_cell(cell))}
+    found = {name: cell for name, cell in cells.items() if any(_of_function(v, own) for v in _read_cell(cell))}
     defaults = {f"default {i}": value for i, value in enumerate(x.__defaults__ or ())}
-    return {**found, **{name: value for name, value in defaults.items() if _of_function(value, counts=False)}}
+    return {**found, **{name: value for name, value in defaults.items() if type(value) not in PLAIN
+                        and _of_function(value, own)}}
 
 
-def _of_function(x: Any, counts: bool) -> bool:
-    return (counts and type(x) in PLAIN or isinstance(x, (Tensor, np.ndarray, *FUNCTIONS)) or is_generator(x)
-            or behind(x) is not None)
+def _of_function(x: Any, own: bool) -> bool:
+    if isinstance(x, (Tensor, np.ndarray, *FUNCTIONS)) or is_generator(x) or behind(x) is not None:
+        return True
+    return own and not is_code(x)
 
 
 def of_library(module: str | None) -> bool:
@@ -239,44 +251,6 @@ def is_code(x: Any) -> bool:
             or kind_of(x) is not None or behind(x) is not None or has_state(x):
         return False
     return isinstance(x, CODE) or type(x).__module__.partition(".")[0] in PROCESS
-
-
-def attributes(module: nn.Module) -> dict[str, Any]:
-    """What a module holds in plain attributes: neither parameters, buffers and modules, nor what torch itself needs."""
-    return {name: value for name, value in vars(module).items() if name not in _of_torch()}
-
-
-@functools.cache
-def _of_torch() -> frozenset[str]:
-    return frozenset(vars(nn.Module()))
-
-
-def module_state(module: nn.Module) -> dict[str, Any]:
-    """All tensors of a module and how they are used: weights, buffers that files leave out, gradients, flags."""
-    state = module.state_dict()
-    params = list(module.parameters())
-    return {"weights": dict(state),
-            "buffers": {name: b for name, b in module.named_buffers() if name not in state},
-            "training": [m.training for m in module.modules()],
-            "trainable": [p.requires_grad for p in params],
-            "grads": {i: p.grad for i, p in enumerate(params) if p.grad is not None}}
-
-
-def set_module_state(module: nn.Module, state: dict[str, Any]) -> None:
-    """Take back what `module_state` returned; RuntimeError or ValueError if it is that of another module."""
-    module.load_state_dict(state["weights"])
-    buffers, params = dict(module.named_buffers()), list(module.parameters())
-    with torch.no_grad():
-        for name, value in state["buffers"].items():
-            buffers[name].copy_(value)
-    for p, trainable in zip(params, state["trainable"], strict=True):
-        if p.requires_grad != flag("requires_grad", trainable):
-            p.requires_grad_(trainable)
-    for m, training in zip(module.modules(), state["training"], strict=True):
-        m.training = flag("a module's training mode", training)
-    for i, p in enumerate(params):
-        grad = state["grads"].get(i)
-        p.grad = None if grad is None else torch.empty_like(p).copy_(grad)  # laid out as the parameter is
 
 
 def class_name(x: Any) -> str:

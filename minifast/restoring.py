@@ -17,7 +17,6 @@ from .kinds import (
     KINDS,
     PLAIN,
     Kind,
-    attributes,
     behind,
     class_name,
     described,
@@ -26,8 +25,8 @@ from .kinds import (
     has_state,
     in_function,
     of_library,
-    set_module_state,
 )
+from .module_state import attributes, set_attributes, set_module_state
 
 __all__ = ["check_alike", "put_back"]
 
@@ -232,7 +231,7 @@ class _Back:
             inner, before = f"{where}.{name}" if name else where, attributes(m)
             found = self.get(dict(before), kept["attributes"][name], inner)
             check_alike(type(m), before, found, inner)
-            vars(m).update(found)
+            set_attributes(m, found)
         return self._put(living, where)
 
     def _state_dict(self, living: Any, kept: dict[str, Any], where: str) -> Any:
@@ -256,7 +255,7 @@ class _Back:
                 state[1] if cls is collections.deque else None):
             x = self._put(living, where)
         elif kind.make is None:
-            return living
+            return self._lose(living, kind.name, where)
         else:
             x = self._put(kind.make(state), where)
         return self._fill(kind, x, state, where)

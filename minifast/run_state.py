@@ -4,15 +4,17 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from .callback import Callback, role_of
-from .data_objects import data_objects, named_loaders
+from .data_objects import data_objects, named_loaders, own_generators
 from .keeping import Kept, same, small
-from .kinds import attributes
+from .loaders import ItemLoader
+from .module_state import attributes, set_attributes
 from .restoring import put_back
 from .snapshot import learner_state, load_learner_state
 from .utils import map_tensors
@@ -55,6 +57,9 @@ class RunState:
             self._before[holder.place] = small(kept.value)
             self._classes[holder.place] = kept.classes
             self._note(holder.place, kept)
+        for name, dl in named_loaders(learn.data).items():
+            if dl.dl is not None and getattr(dl.dl, "num_workers", 0) and name != "fixed":
+                self._note_workers(name, dl)
         self.begin_pass()
 
     def begin_pass(self) -> None:
@@ -121,6 +126,13 @@ class RunState:
             if (found := (f"{place}, attribute {where}", kind)) not in self.lost:
                 self.lost.append(found)
 
+    def _note_workers(self, name: str, dl: Any) -> None:
+        """What changes in worker processes is not seen here."""
+        if getattr(dl.dl, "persistent_workers", False):
+            self.lost.append((f"what items of the {name} data draw at random in persistent workers", "process"))
+        elif isinstance(dl.dl, ItemLoader):
+            self.lost += [(f"the {name} {place} in worker processes", "generator") for place in own_generators(dl)]
+
     def _loader_state(self, name: str, dl: Any) -> dict[str, Any]:
         ids = self._ids()
         parts = {h.place: Kept(h.values, ids).value for h in self._of_loader(name, dl)}
@@ -146,7 +158,7 @@ class RunState:
                 for name, m in root.named_modules():
                     if held := attributes(m):
                         place = f"{part}{'.' * bool(name)}{name} ({type(m).__name__})"
-                        yield Holder(place, held, vars(m).update, type(m))
+                        yield Holder(place, held, partial(set_attributes, m), type(m))
         if not isinstance(learn.loss_func, nn.Module):
             yield Holder("loss function", {"itself": learn.loss_func}, None)
         seen: set[int] = set()

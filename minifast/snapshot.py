@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from .callback import Callback
-from .data_objects import data_objects, held_by, named_loaders
-from .kinds import FUNCTIONS, PLAIN, behind, is_code, kind_of, module_state, set_module_state
+from .data_objects import data_objects, held_by, named_loaders, own_generators
+from .kinds import FUNCTIONS, PLAIN, Kind, behind, is_code, kind_of
 from .layers import initialise_lazy
+from .loaders import ItemLoader
+from .module_state import attributes, module_state, set_attributes, set_module_state
 from .torch_private import exchange_workers
 from .utils import listify, rng_state, set_rng_state
 
@@ -56,6 +58,9 @@ def plain(x: Any) -> Any:
     return type(x)(map(plain, x)) if type(x) in (list, tuple) else x
 
 
+SCRIPTED = Kind("scripted module", attributes, set_attributes, None)
+
+
 class Moment:
     """A learner at this moment; `put_back()` makes it so again, as often as wanted.
 
@@ -87,7 +92,7 @@ class Moment:
         roots = [(name, part) for name, part in (("model", learn.model), ("loss function", learn.loss_func))]
         modules = [m for _, part in roots if isinstance(part, nn.Module) for m in part.modules()]
         # what the learner holds is not walked through from a callback that refers to it
-        for x in (learn, learn.data, learn.handler, getattr(learn.handler, "state", None), *learn.data.dls):
+        for x in (learn, self.opt, learn.data, learn.handler, getattr(learn.handler, "state", None), *learn.data.dls):
             self._seen[id(x)] = x
         for owner in (learn, learn.recorder) if record else ():
             self._shallow(vars(owner))
@@ -108,6 +113,10 @@ class Moment:
                     self._seen[id(p)] = p
         for cb in callbacks:
             self._walk(vars(cb), f"callback {type(cb).__name__}")
+        for m in modules if weights else ():
+            if isinstance(m, torch.jit.ScriptModule):
+                self._contents.append((m, SCRIPTED, held := attributes(m)))
+                self._walk(held, f"attributes of {type(m).__name__}")
         self._flags = [(m, m.training) for m in modules]
         self._loaders = [(dl, dl.state_dict()) for dl in learn.data.dls]
         for kind, dl in named_loaders(learn.data).items():
@@ -270,9 +279,13 @@ def preserved(learn: Any, callbacks: Sequence[Callback] = (), weights: bool = Tr
                       f"{words(before.lost)}")
     loaders = [dl.dl for dl in learn.data.dls]
     workers = [exchange_workers(dl) for dl in loaders]      # persistent ones know nothing of what happens inside
+    items = [(dl.dl, dl.dl.exchange_workers()) for dl in learn.data.dls if isinstance(dl.dl, ItemLoader)
+             and dl.dl.num_workers and own_generators(dl)]
     try:
         yield
     finally:
         for dl, theirs in zip(loaders, workers, strict=True):
             exchange_workers(dl, theirs)
+        for loader, own in items:
+            loader.exchange_workers(own)
         before.put_back()

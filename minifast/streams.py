@@ -10,8 +10,12 @@ import numpy as np
 import torch
 
 from .checks import positive_int
+from .data_objects import data_objects
 from .device_loader import DeviceDataLoader
+from .keeping import Kept
 from .loaders import generators_kept, seed_generators, seed_or_drawn
+from .restoring import put_back
+from .utils import map_tensors
 
 __all__ = ["StreamLoader"]
 
@@ -46,6 +50,7 @@ class StreamLoader:
         self.begun = 0                  # how often the source has begun
         self.taken = 0                  # batches taken since it began
         self._begun_at: Any = None      # the source's own position before it began
+        self._held: list[Any] = []      # generators and the like in the source, as they were then
         self._batches: Iterator[Any] | None = None      # the open source; None: `_seek` opens it
         self._generators: Any = None    # the states of the generators as the source left them
 
@@ -76,7 +81,8 @@ class StreamLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """The position: `seed`, how often the source has `begun`, the batches `taken` since, the source's own."""
-        return {"seed": self.seed, "begun": self.begun, "taken": self.taken, "begun_at": self._begun_at}
+        return {"seed": self.seed, "begun": self.begun, "taken": self.taken, "begun_at": self._begun_at,
+                "held": self._held}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave. Where nothing was taken in between, the source stays open. TypeError or
@@ -86,7 +92,7 @@ class StreamLoader:
         if all(state[name] == getattr(self, name) for name in ("seed", "begun", "taken")):
             return
         self.seed, self.begun, self.taken = state["seed"], state["begun"], state["taken"]
-        self._begun_at, self._batches = state["begun_at"], None
+        self._begun_at, self._held, self._batches = state["begun_at"], list(state["held"]), None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_batches": None}     # an open source cannot be copied: the copy begins it again
@@ -112,6 +118,10 @@ class StreamLoader:
             return
         if self._begun_at is not None:
             self.source.load_state_dict(self._begun_at)
+        for (_, x, moving), held in zip(data_objects(self.source, "source"), self._held, strict=False):
+            found = put_back(dict(moving), held)
+            if type(getattr(x, "__dict__", None)) is dict:
+                vars(x).update(found)
         self._open()
         for i in range(self.taken):
             if next(self._batches, END) is END:     # type: ignore[arg-type]
@@ -121,6 +131,8 @@ class StreamLoader:
     def _begin(self) -> None:
         self.begun += 1
         self.taken, self._begun_at = 0, self.source.state_dict()
+        self._held = [map_tensors(Kept(moving).value, torch.clone)
+                      for _, _, moving in data_objects(self.source, "source")]
         self._open()
 
     def _open(self) -> None:

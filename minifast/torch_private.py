@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 
 __all__ = ["BATCH_NORMS", "FUSED_KERNELS", "NORM_LAYERS", "add_one_to_all_", "as_written", "can_step_fused",
            "compile_in_place", "exchange_workers", "has_step_hooks", "is_compiled", "multiply_all_", "nll_total",
-           "profiled", "schedulers_in", "uncompile", "uncompiled", "unguarded"]
+           "profiled", "running_workers", "schedulers_in", "scripted_attributes", "uncompile", "uncompiled",
+           "unguarded"]
 
 # ---- classes of layers. Without the private base classes the public ones are listed.
 
@@ -151,6 +152,22 @@ def exchange_workers(loader: Any, workers: Any = None) -> Any:
     if before is not workers:
         vars(loader)["_iterator"] = workers
     return before
+
+
+def running_workers(loader: Any) -> bool:
+    """Whether a torch DataLoader has worker processes that it keeps for its next pass."""
+    return isinstance(loader, DataLoader) and vars(loader).get("_iterator") is not None
+
+
+# ---- scripted modules. Without the name of their type, what they hold beside weights and buffers stays as it is.
+
+def scripted_attributes(module: nn.Module) -> dict[str, Any]:
+    """What a scripted module holds in attributes, which are not among its `vars`; empty for another module."""
+    if not isinstance(module, torch.jit.ScriptModule) or not hasattr(module, "_concrete_type"):
+        return {}
+    own = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
+    return {name: getattr(module, name) for name in module._concrete_type.get_attributes()
+            if name not in own and name != "training" and hasattr(module, name)}
 
 
 # ---- schedulers made of schedulers

@@ -21,6 +21,7 @@ RANKS = {
     "torch_private": 1,
     "utils": 1.1,
     "kinds": 2,
+    "module_state": 2,
     "keeping": 2.1,
     "restoring": 2.2,
     "stepper": 2,

@@ -1,0 +1,62 @@
+"""All that a torch module holds: weights, buffers, gradients, flags, and what stands in plain attributes."""
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from .checks import flag
+from .torch_private import scripted_attributes
+
+__all__ = ["attributes", "module_state", "set_attributes", "set_module_state"]
+
+
+def attributes(module: nn.Module) -> dict[str, Any]:
+    """What a module holds in plain attributes: neither parameters, buffers and modules, nor what torch itself needs."""
+    own = {name: value for name, value in vars(module).items() if name not in _of_torch()}
+    return own if not isinstance(module, torch.jit.ScriptModule) else scripted_attributes(module)
+
+
+def set_attributes(module: nn.Module, values: Mapping[str, Any]) -> None:
+    """Take back what `attributes` returned."""
+    if isinstance(module, torch.jit.ScriptModule):
+        for name, value in values.items():
+            setattr(module, name, value)
+    else:
+        vars(module).update(values)
+
+
+@functools.cache
+def _of_torch() -> frozenset[str]:
+    return frozenset(vars(nn.Module()))
+
+
+def module_state(module: nn.Module) -> dict[str, Any]:
+    """All tensors of a module and how they are used: weights, buffers that files leave out, gradients, flags."""
+    state = module.state_dict()
+    params = list(module.parameters())
+    return {"weights": dict(state),
+            "buffers": {name: b for name, b in module.named_buffers() if name not in state},
+            "training": [m.training for m in module.modules()],
+            "trainable": [p.requires_grad for p in params],
+            "grads": {i: p.grad for i, p in enumerate(params) if p.grad is not None}}
+
+
+def set_module_state(module: nn.Module, state: dict[str, Any]) -> None:
+    """Take back what `module_state` returned; RuntimeError or ValueError if it is that of another module."""
+    module.load_state_dict(state["weights"])
+    buffers, params = dict(module.named_buffers()), list(module.parameters())
+    with torch.no_grad():
+        for name, value in state["buffers"].items():
+            buffers[name].copy_(value)
+    for p, trainable in zip(params, state["trainable"], strict=True):
+        if p.requires_grad != flag("requires_grad", trainable):
+            p.requires_grad_(trainable)
+    for m, training in zip(module.modules(), state["training"], strict=True):
+        m.training = flag("a module's training mode", training)
+    for i, p in enumerate(params):
+        grad = state["grads"].get(i)
+        p.grad = None if grad is None else torch.empty_like(p).copy_(grad)  # laid out as the parameter is
