@@ -216,11 +216,6 @@ class ItemLoader(Loader):
         batches = self.batches_of(order, seeds, self.cuts(start))
         return self._with_seeds(batches, seeds, start) if self.seeded else batches
 
-    def exchange_workers(self, workers: Workers | None = None) -> Workers:
-        """Take its worker processes from the loader, and give it others (None: its next pass starts some)."""
-        before, self._workers = self._workers, workers or Workers()
-        return before
-
     def batches_of(self, rows: Tensor, seeds: Tensor, cuts: Iterator[slice]) -> Iterator[Batch]:
         """A batch for each cut of the samples `rows` (n,), each item drawing from its seed in `seeds`."""
         drawn = (list(zip(rows[cut].tolist(), seeds[cut].tolist(), strict=True)) for cut in cuts)

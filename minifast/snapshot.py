@@ -20,6 +20,7 @@ from .loaders import ItemLoader
 from .module_state import attributes, module_state, set_attributes, set_module_state
 from .torch_private import exchange_workers
 from .utils import listify, rng_state, set_rng_state
+from .workers import exchange_kept
 
 __all__ = ["Moment", "copied", "learner_state", "load_learner_state", "plain", "preserved", "words"]
 
@@ -279,7 +280,7 @@ def preserved(learn: Any, callbacks: Sequence[Callback] = (), weights: bool = Tr
                       f"{words(before.lost)}")
     loaders = [dl.dl for dl in learn.data.dls]
     workers = [exchange_workers(dl) for dl in loaders]      # persistent ones know nothing of what happens inside
-    items = [(dl.dl, dl.dl.exchange_workers()) for dl in learn.data.dls if isinstance(dl.dl, ItemLoader)
+    items = [(dl.dl, exchange_kept(dl.dl)) for dl in learn.data.dls if isinstance(dl.dl, ItemLoader)
              and dl.dl.num_workers and own_generators(dl)]
     try:
         yield
@@ -287,5 +288,5 @@ def preserved(learn: Any, callbacks: Sequence[Callback] = (), weights: bool = Tr
         for dl, theirs in zip(loaders, workers, strict=True):
             exchange_workers(dl, theirs)
         for loader, own in items:
-            loader.exchange_workers(own)
+            exchange_kept(loader, own)
         before.put_back()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-__all__ = ["Workers"]
+__all__ = ["Workers", "exchange_kept"]
 
 Rows = list[tuple[int, int]]    # (index, seed) of each sample of a batch
 Collate = Callable[[list[Any]], Any]
@@ -68,6 +68,13 @@ class Workers:
             raise
         finally:
             self._busy = False
+
+
+def exchange_kept(loader: Any, workers: Workers | None = None) -> Workers:
+    """Take its worker processes from an `ItemLoader`, and give it others (None: its next pass starts some)."""
+    before: Workers = loader._workers
+    loader._workers = workers or Workers()
+    return before
 
 
 def _loader(dataset: Any, rows: Iterable[Rows], n: int, collate_fn: Collate | None,
