@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -252,6 +253,8 @@ def _class_activation(learn: Any, x: Tensor, fewest: int) -> Tensor | None:
         for handle in handles:
             handle.remove()
     if activations.shape[-1] * activations.shape[-2] < fewest:
+        warnings.warn(f"there is no heat map: the last convolution has {activations.shape[-2]}x{activations.shape[-1]} "
+                      f"positions, fewer than heatmap_thresh={fewest}. Give a lower one, or larger pictures")
         return None
     weights = gradient.mean((2, 3), keepdim=True)
     return (activations * weights).sum(1).relu().detach().cpu()

@@ -141,7 +141,7 @@ def plot_metrics(names: Sequence[str], values: Sequence[Sequence[Any]], at: Iter
     for i, (axis, name) in enumerate(zip(axes, names, strict=True)):
         axis.plot(*_measured(range(len(values)) if at is None else at, [row[i] for row in values]), "o-",
                   label=label or None)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         _label(axis, "Epoch" if at is None else "Batches processed", name, legend=bool(label))
     return axes
 

@@ -156,7 +156,8 @@ def test_the_heat_map_is_grad_cam():
     weight = learn.model[4].weight[learn.model(x).argmax(1)]
     share = (acts > 0).float().mean((2, 3)) * weight / 64
     assert torch.allclose(maps, (acts * share[:, :, None, None]).sum(1).relu(), atol=1e-6)
-    assert _class_activation(learn, x, 65) is None
+    with pytest.warns(UserWarning, match="there is no heat map: .* 8x8 positions, fewer than heatmap_thresh=65"):
+        assert _class_activation(learn, x, 65) is None
     flat = pictures(model=nn.Sequential(nn.Flatten(), nn.Linear(192, 2)))
     with pytest.raises(ValueError, match="a heat map needs a convolution"):
         flat.interpret().plot_top_losses(2, heatmap=True)

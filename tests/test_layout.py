@@ -93,6 +93,7 @@ RANKS = {
     "": 11.6,
     "vision.folders": 12,
     "vision.backbones": 12,
+    "vision.picture": 11.9,
     "vision.image": 12,
     "vision.labels": 12,
     "vision.tables": 12,

@@ -54,3 +54,34 @@ def test_top_losses_of_several_labels(tmp_path):
     with pytest.raises(ValueError, match="do not have several labels each"):
         Learner(fake_pictures(tmp_path / "p"), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)),
                 silent=True).interpret().plot_multi_top_losses()
+
+
+def test_a_heat_map_that_is_too_coarse_is_said(tmp_path):
+    data = fake_pictures(tmp_path / "p", size=64)
+    learn = cnn_learner(data, models.resnet18, pretrained=False, silent=True)
+    with pytest.warns(UserWarning, match="no heat map: the last convolution has 2x2 positions, fewer than .*=16"):
+        figure = learn.interpret().plot_top_losses(2, heatmap=True, return_fig=True)
+    assert all(len(ax.images) == 1 for ax in figure.axes)
+    figure = learn.interpret().plot_top_losses(2, heatmap=True, heatmap_thresh=4, return_fig=True)
+    assert all(len(ax.images) == 2 for ax in figure.axes)
+    plt.close("all")
+
+
+def test_a_picture_alone_looks_like_one(tmp_path):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    picture = open_image(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(picture._repr_png_())
+    shown = Image.open(tmp_path / "b.png")
+    assert shown.size == (150, 100)     # enlarged, each pixel a square
+    assert torch.equal(open_image(shown.resize((30, 20), Image.Resampling.NEAREST)), picture)
+    assert repr(picture) == "Picture(3, 20, 30)" and type(picture.mean(0)) is torch.Tensor
+    figure = picture.show(title="noise", return_fig=True)
+    assert figure.axes[0].get_title() == "noise" and len(figure.axes[0].images) == 1
+    with pytest.raises(ValueError, match=r"a picture has the shape .*, not \(2, 4, 4\)"):
+        show_image(torch.zeros(2, 4, 4))
+    data = fake_pictures(tmp_path / "p", size=20)
+    learn = Learner(data, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)), silent=True)
+    small = open_image(tmp_path / "a.png", 20)
+    assert torch.equal(learn.predict(small)[2], learn.predict(small.as_subclass(torch.Tensor))[2])
+    plt.close("all")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..progress import OneBar
+from .picture import Picture
 
 __all__ = ["open_image"]
 
@@ -32,8 +33,9 @@ Size = tuple[int, int]
 Fit = Size | Callable[[int, int], int] | None
 
 
-def open_image(item: Any, size: int | Size | None = None) -> Tensor:
-    """A picture as a float tensor (3, H, W) in [0, 1]; EXIF's orientation is applied, transparency is dropped.
+def open_image(item: Any, size: int | Size | None = None) -> Picture:
+    """A picture as a float tensor (3, H, W) in [0, 1], a `Picture`, which a notebook shows; EXIF's orientation is
+    applied, transparency is dropped.
 
     item: a path, a PIL image, or a tensor (1 or 3, H, W), uint8 or in [0, 1].
     size: height and width (one number: both) to scale and centre-crop paths and PIL images to; None: they keep theirs.
@@ -44,7 +46,7 @@ def open_image(item: Any, size: int | Size | None = None) -> Tensor:
     >>> open_image(Image.new("RGB", (40, 30), (255, 0, 0)), size=20).shape
     torch.Size([3, 20, 20])
     """
-    return as_floats(pixels(item, as_size(size))[None])[0]
+    return as_floats(pixels(item, as_size(size))[None])[0].as_subclass(Picture)
 
 
 def pixels(item: Any, fit: Fit = None) -> Tensor:
