@@ -18,8 +18,6 @@ from .frames import frames_forgotten
 from .learner import Learner
 from .loaders import NoData
 from .program import Program
-from .vision.data import ImageDataBunch
-from .vision.recipe import from_recipe
 from .weights import misfit
 
 __all__ = ["load_learner"]
@@ -101,8 +99,14 @@ def _instead(content: Any) -> str:
 
 
 def _data(recipe: Any, path: Path, device: torch.device) -> DataBunch:
+    # imported here: their packages give `load_learner` too, and neither needs the other
     if recipe["kind"] == "pictures":
+        from .vision.data import ImageDataBunch
+        from .vision.recipe import from_recipe
         return from_recipe(ImageDataBunch, recipe, path, device)
+    if recipe["kind"] == "table":
+        from .table_recipe import table_from_recipe
+        return table_from_recipe(recipe, path, device)
     if recipe["kind"] != "arrays":
         raise ValueError(f"this minifast knows no data of the kind {short(recipe['kind'])}")
     return DataBunch(DeviceDataLoader(NoData(recipe["bs"]), device), device=device, path=path,

@@ -114,6 +114,7 @@ RANKS = {
     "vision.labelled": 12.71,
     "vision.image_list": 12.72,
     "vision.*": 12.8,
+    "table_recipe": 12.8,
     "exported": 12.85,
     "vision": 12.9,
     "tabular.procs": 12,

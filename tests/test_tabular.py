@@ -1,4 +1,8 @@
 """Tables: what the columns become, beside scikit-learn, and what a learner makes of them."""
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from minifast.metrics import accuracy, r2_score, root_mean_squared_error
+from minifast.table_recipe import table_from_recipe
 from minifast.tabular import (
     BCEWithLogitsFlat,
     Categorify,
@@ -20,9 +25,12 @@ from minifast.tabular import (
     Normalize,
     TabularDataBunch,
     TabularModel,
+    load_learner,
     tabular_learner,
 )
 from minifast.tabular.procs import Preparation
+
+ROOT = Path(__file__).parent.parent
 
 
 def table(n=1200, seed=0):
@@ -224,3 +232,54 @@ def test_a_run_on_a_table_goes_on_where_it_was_cut_off(tmp_path):
     again = run("cut")
     assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True))
     assert whole.recorder.metrics == again.recorder.metrics and len(again.recorder.metrics) == 3
+
+
+def test_an_exported_table_predicts_alike_without_its_data(tmp_path):
+    df = table(400).drop(columns="spent")
+    learn = tabular_learner(TabularDataBunch.from_df(df, "buys", valid_idx=range(300, 400), bs=50), layers=[20])
+    learn.fit(1)
+    learn.export(tmp_path / "a.mf")
+    code = f"""
+import pandas as pd, torch
+from minifast.tabular import load_learner
+learn = load_learner({str(tmp_path / "a.mf")!r})
+df = pd.read_pickle({str(tmp_path / "new.pkl")!r})
+torch.save([learn.get_preds(dl=df)[0], str(learn.predict(df.iloc[0])[0])], {str(tmp_path / "out.pt")!r})
+"""
+    df.iloc[300:].drop(columns="buys").to_pickle(tmp_path / "new.pkl")
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=ROOT)
+    preds, value = torch.load(tmp_path / "out.pt")
+    assert torch.equal(preds, learn.get_preds()[0]) and value == learn.predict(df.iloc[300])[0]
+
+
+def test_quantities_and_labels_are_exported_too(tmp_path):
+    df = table(200).drop(columns="buys").assign(a=[0, 1] * 100, b=[1, 0] * 100)
+    for y, kwargs in (("spent", dict(y_range=(-20, 20))), (["a", "b"], {})):
+        learn = tabular_learner(TabularDataBunch.from_df(df, y, bs=50), layers=[8], **kwargs)
+        loaded = load_learner(learn.export(tmp_path / "a.mf"))
+        assert loaded.predict(df.iloc[5])[0] == learn.predict(df.iloc[5])[0]
+        with pytest.raises(KeyError, match="no column"):
+            loaded.predict({"pay": 3.0})
+
+
+def test_a_table_with_steps_of_ones_own_is_not_exported(tmp_path):
+    class Logarithm(Normalize):
+        def apply(self, df):
+            df["pay"] = np.log(df["pay"])
+    df = table(200).drop(columns="spent")
+    data = TabularDataBunch.from_df(df, "buys", procs=[FillMissing, Categorify, Logarithm], bs=50)
+    with pytest.raises(ValueError, match="Logarithm.* is code"):
+        tabular_learner(data, layers=[8]).export(tmp_path / "a.mf")
+    assert not (tmp_path / "a.mf").exists()
+
+
+@pytest.mark.parametrize("field, value", [
+    ("given", [["job"], [3]]), ("procs", [["Evil", {}]]), ("procs", [["Normalize", {"stats": {"age": (0.0, "1")}}]]),
+    ("procs", [["Normalize", {"apply": {}}]]), ("columns", {"job": "abc"}), ("cat_names", ["jib"]), ("n_out", "many")])
+def test_a_damaged_table_in_a_file_is_refused(tmp_path, field, value):
+    df = table(100).drop(columns="spent")
+    data = TabularDataBunch.from_df(df, "buys", bs=50)
+    recipe = {**data.recipe(), "path": tmp_path, field: value}
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        table_from_recipe(recipe, tmp_path, torch.device("cpu"))
+    assert table_from_recipe(data.recipe(), tmp_path, torch.device("cpu")).prepare(df)[0].equal(data.prepare(df)[0])

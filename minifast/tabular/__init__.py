@@ -3,10 +3,10 @@ from __future__ import annotations
 
 from .. import basics
 from ..basics import *
-from . import data as _data
-from . import model as _model
-from .data import *
-from .model import *
+from ..exported import load_learner
+from .data import TabularDataBunch
+from .model import TabularModel, emb_sz_rule, tabular_learner
 from .procs import Categorify, FillMissing, Normalize
 
-__all__ = [*basics.__all__, *_data.__all__, *_model.__all__, "FillMissing", "Categorify", "Normalize"]
+__all__ = [*basics.__all__, "TabularDataBunch", "TabularModel", "emb_sz_rule", "tabular_learner", "Categorify",
+           "FillMissing", "Normalize", "load_learner"]

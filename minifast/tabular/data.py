@@ -26,10 +26,9 @@ class TabularDataBunch(DataBunch):
     @classmethod
     def from_df(cls, df: Any, y: str | Sequence[str], cat_names: Sequence[str] | None = None,
                 cont_names: Sequence[str] | None = None, procs: Sequence[Any] = (FillMissing, Categorify, Normalize),
-                valid_idx: Sequence[int] | None = None, valid_pct: float = 0.2, seed: int | None = None,
-                test_df: Any = None, bs: int = 64, val_bs: int | None = None, drop_last: bool = True,
-                loss_func: Callable[..., Any] | None = None, classes: Sequence[Any] | None = None, **kwargs: Any,
-                ) -> TabularDataBunch:
+                valid_idx: Sequence[int] | None = None, valid_pct: float = 0.2, seed: int | None = None, bs: int = 64,
+                val_bs: int | None = None, test_df: Any = None, drop_last: bool = True, classes: Any = None,
+                loss_func: Callable[..., Any] | None = None, **kwargs: Any) -> TabularDataBunch:
         """From a data frame with a row for each sample.
 
         df: the data frame; it is not changed.
@@ -72,13 +71,17 @@ class TabularDataBunch(DataBunch):
         """Batches of new rows, a data frame, in their order; their targets are 0. bs: None: that of validation."""
         return super().test_on(self.prepare(items) if hasattr(items, "iloc") else items, bs)
 
+    def recipe(self) -> dict[str, Any]:
+        """How rows to predict on are prepared, in plain values: a part of an exported learner."""
+        bs = self._as_for_validation.batch_size or 64
+        return {"kind": "table", "classes": self.classes, "bs": bs, "n_out": self.n_out, **self.prepare.recipe()}
+
     def prepare_item(self, item: Any) -> Any:
         """One row, a Series or a dict of its columns, as a batch of one."""
         return self._prepared(batch_of_one(item) if isinstance(item, (tuple, list)) else self.prepare(item))
 
 
 def _inputs(df: Any, y: list[str], cats: Sequence[str] | None, conts: Sequence[str] | None) -> tuple[list[str], ...]:
-    """The columns of categories and of numbers."""
     from pandas.api import types
     others = [name for name in df.columns if name not in (*y, *(cats or ()), *(conts or ()))]
     if None in (cats, conts) and (times := [name for name in others if df[name].dtype.kind in "Mm"]):
@@ -94,7 +97,6 @@ def _inputs(df: Any, y: list[str], cats: Sequence[str] | None, conts: Sequence[s
 
 
 def _split(n: int, valid_idx: Sequence[int] | None, valid_pct: float, seed: int) -> tuple[Tensor, Tensor]:
-    """The rows to train on and those to validate on."""
     if valid_idx is None:
         return rows_at_random(n, valid_pct, seed) if valid_pct else (torch.arange(n), torch.arange(0))
     chosen = sorted(int(i) for i in valid_idx)
@@ -104,7 +106,6 @@ def _split(n: int, valid_idx: Sequence[int] | None, valid_pct: float, seed: int)
 
 
 def _targets(y: Any, loss_func: Any, classes: Sequence[Any] | None) -> tuple[Tensor, list[Any] | None]:
-    """Targets as a tensor, and the classes."""
     if y.ndim == 2 or y.dtype.kind == "f" or task_of(loss_func) not in (None, "classes"):
         return as_targets(y.to_numpy("float32") if y.ndim == 2 else y, loss_func, classes)
     found, names = as_targets(y.astype(object), loss_func, classes)

@@ -45,9 +45,8 @@ class TabularModel(nn.Module):
         drops = list(ps) if isinstance(ps, Sequence) else [ps or 0.0] * len(layers)
         if len(drops) != len(layers) or y_range is not None and not y_range[0] < y_range[1]:
             raise ValueError(f"ps={ps} needs a value for each of {len(layers)} layers, y_range={y_range} (low, high)")
-        self.embeds = nn.ModuleList(nn.Embedding(n, size) for n, size in emb_szs)
-        for embed in self.embeds:
-            nn.init.trunc_normal_(embed.weight, std=0.01, a=-0.02, b=0.02)    # type: ignore[arg-type]
+        starts = [nn.init.trunc_normal_(torch.empty(shape), std=0.01, a=-0.02, b=0.02) for shape in emb_szs]
+        self.embeds = nn.ModuleList(nn.Embedding(len(w), w.shape[1], _weight=w) for w in starts)
         self.emb_drop, self.y_range = nn.Dropout(emb_drop), y_range
         self.bn_cont = nn.BatchNorm1d(n_cont) if n_cont else None
         n_in, parts = sum(size for _, size in emb_szs) + n_cont, list[nn.Module]()

@@ -1,8 +1,5 @@
-"""From the columns of a data frame to numbers: `FillMissing`, `Categorify`, `Normalize`, and all in turn.
-
-Of a step `fit` learns from the training rows (and may add to the names those of new columns), `apply` changes any rows
-in place. Its attributes are plain values.
-"""
+"""Steps from a data frame to numbers. `fit` learns from training rows (and may add the names of new columns), `apply`
+changes any rows in place; attributes are plain values."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -103,15 +100,20 @@ class Preparation:
     def __call__(self, rows: Any) -> tuple[Tensor, Tensor]:
         """The inputs for a data frame, or one row (a Series or a dict); errors name the column that does not fit."""
         import pandas as pd
-        if isinstance(rows, (Mapping, pd.Series)):
-            rows = pd.DataFrame([dict(rows)])
-        df = self._chosen(rows)
+        df = self._chosen(pd.DataFrame([dict(rows)]) if isinstance(rows, (Mapping, pd.Series)) else rows)
         for proc in self.procs:
             proc.apply(df)
         if holes := [name for name in self.cont_names if df[name].isna().any()]:
             raise ValueError(f"the column {holes[0]!r} has missing values, which FillMissing among procs= would fill")
         return (torch.tensor(df[self.cat_names].to_numpy(np.int64).reshape(len(df), -1)),
                 torch.tensor(df[self.cont_names].to_numpy(np.float32).reshape(len(df), -1)))
+
+    def recipe(self) -> dict[str, Any]:
+        """All that it has learned, in plain values: see `table_from_recipe`."""
+        if own := [p for p in self.procs if type(p) not in (FillMissing, Categorify, Normalize)]:
+            raise ValueError(f"{own[0]!r} among procs= is code, which cannot be in a file")
+        return {"given": list(self.given), "cat_names": self.cat_names, "cont_names": self.cont_names,
+                "columns": self.classes, "procs": [[type(p).__name__, vars(p)] for p in self.procs]}
 
     def _chosen(self, df: Any) -> Any:
         """A copy of the columns that are needed, numbers as float64."""
@@ -129,7 +131,6 @@ class Preparation:
 
 
 def _values(column: Any) -> list[Any]:
-    """The different values of a column, in their order."""
     found = set(column.dropna())
     if hasattr(column, "cat"):
         return [value for value in column.cat.categories if value in found]
