@@ -13,7 +13,7 @@ FASHION ?= /usr/share/datasets/fashion-mnist
 MNIST  ?= data/mnist
 
 .DEFAULT_GOAL := help
-.PHONY: help train test fast versions torture examples lint types nbs bench science clean
+.PHONY: help train test fast versions torture examples lint types nbs bench science docs docs-check tour dist clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,7 +25,7 @@ $(READY): setup.cfg pyproject.toml
 	@echo "making $(VENV) (once; a few minutes, most of them for torch)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --upgrade pip
-	$(BIN)/python -m pip install -qq --editable '.[test,dev]'
+	$(BIN)/python -m pip install -qq --editable '.[test,dev,docs]'
 	@touch $@
 
 train: $(READY)  ## the main job: MNIST sample, LR finder, two epochs of 1cycle, pictures in out/
@@ -67,6 +67,29 @@ types: $(READY)  ## strict types
 nbs: $(READY)  ## run the notebooks and write their outputs into them
 	$(BIN)/python nbs/run.py
 
+docs: $(READY)  ## the site, with its search, in out/site (under a minute)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -c docs . $(OUT)/site
+	@echo "the site is $(OUT)/site/index.html"
+
+docs-check: docs $(VENV)/.browser  ## the site in Chromium: console, search, widths, contrast (minutes)
+	$(BIN)/python docs/check.py $(OUT)/site
+
+$(VENV)/.browser: $(READY)
+	@command -v chromium > /dev/null || { echo "Chromium is missing: apt-get install chromium"; exit 1; }
+	$(BIN)/python -m pip install -qq --editable '.[browser]'
+	@touch $@
+
+tour: $(READY)  ## from an empty loop to Learner in ten steps that run (seconds)
+	$(BIN)/python docs/run.py docs/tour.md
+
+dist: $(READY)  ## wheel and sdist in dist/, tried out in an empty environment (minutes, most of them for torch)
+	rm -rf dist build/dist
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv build/dist
+	build/dist/bin/python -m pip install -qq dist/*.whl
+	cd build/dist && bin/python -I ../../docs/run.py ../../README.md
+	build/dist/bin/python -m pip check
+
 # beside the packages pinned there, the peers get the very versions that minifast is tested with
 $(BENCH)/.ready: $(READY) tests/bench/requirements.txt
 	@echo "making $(BENCH) (once; a few minutes)"
@@ -83,5 +106,5 @@ science: $(READY)  ## the claims about 1cycle, run with seeds (hours; goes on wh
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m science --part $(PART) --fashion $(FASHION) --mnist $(MNIST)
 
 clean:  ## remove the environment, the outputs and the caches
-	rm -rf $(VENV) $(BENCH) .venv-torch-* $(OUT) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(BENCH) .venv-torch-* $(OUT) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
