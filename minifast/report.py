@@ -13,13 +13,11 @@ from typing import Any
 import torch
 
 from .checks import as_path, short
-from .columns import metric_name
 from .disk import whole_file
 from .distributed import once
-from .layers import is_lazy
 from .plots import plot_range_tests
 from .progress import format_time
-from .utils import camel2snake
+from .settings import settings_of
 
 __all__ = ["write_report"]
 
@@ -172,7 +170,8 @@ def _pictures(runs: Mapping[str, Any]) -> list[str]:
 
 
 def _metrics(recorder: Any) -> list[str]:
-    return [n for n in recorder.names[3:] if n != "time"]
+    names: list[str] = recorder.names[3:len(recorder.names) - recorder.add_time]
+    return names
 
 
 def _range_test(learn: Any) -> str:
@@ -195,28 +194,28 @@ def _settings(columns: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def _of_run(learn: Any) -> dict[str, str]:
-    r, model = learn.recorder, learn.model
-    n = "unknown" if is_lazy(model) else f"{sum(p.numel() for p in model.parameters()):,}"
-    found = {"data": short(learn.data), "batch size": str(learn.data.batch_size), "device": str(learn.data.device),
-             "model": f"{type(model).__name__}, {n} parameters", "loss": short(learn.loss_func),
-             "optimizer": learn.opt.name if learn.has_opt else metric_name(learn.opt_func)}
-    if learn.has_opt:
-        found["weight decay"] = f"{learn.opt.wd:g}"
+    """The settings of the last fit, what it used, how long it took and how it ended, as texts."""
+    r, found = learn.recorder, settings_of(learn)
+    callbacks = found.pop("callbacks", {})
+    rows = {"data": short(learn.data), **{name: _text(value) for name, value in found.items()}}
+    rows |= {name: _text(arguments) for name, arguments in callbacks.items()}
     if r.times:
-        found |= {"epochs": str(len(r.times)), "batches": f"{len(r.lrs):,}",
-                  "learning rate": f"{min(r.lrs):.3g} to {max(r.lrs):.3g}",
-                  "momentum": f"{min(r.moms):.3g} to {max(r.moms):.3g}",
-                  "callbacks": ", ".join(_described(learn, c) for c in r.taking_part),
-                  "time": f"{format_time(sum(r.times))} ({sum(r.times):.1f} s)",
-                  "ended": learn.stopped or "as planned",
-                  "last epoch": ", ".join(f"{n} {v}" for n, v in zip(r.names[1:], r.rows()[-1][1:], strict=True))}
-    return found
+        others = [kind.__name__ for kind in r.taking_part if kind.__name__ not in callbacks]
+        rows |= {"other callbacks": ", ".join(others), "batches trained": f"{len(r.lrs):,}",
+                 "learning rates": f"{min(r.lrs):.3g} to {max(r.lrs):.3g}",
+                 "momenta": f"{min(r.moms):.3g} to {max(r.moms):.3g}",
+                 "time": f"{format_time(sum(r.times))} ({sum(r.times):.1f} s)",
+                 "ended": learn.stopped or "as planned",
+                 "last epoch": ", ".join(f"{n} {v}" for n, v in zip(r.names[1:], r.rows()[-1][1:], strict=True))}
+    return rows
 
 
-def _described(learn: Any, kind: type) -> str:
-    """A callback of the last fit, with its arguments if the learner still has it."""
-    callback = vars(learn).get(camel2snake(kind.__name__))
-    return short(callback) if type(callback) is kind else kind.__name__
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={_text(v)}" for name, v in value.items()) or "without arguments"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_text, value)) + "]"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _versions() -> dict[str, str]:

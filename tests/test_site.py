@@ -83,7 +83,7 @@ def test_every_link_inside_leads_somewhere(site, pages):
 
 def test_pictures_have_alternative_texts(site, pages):
     without = {path.name: page.no_text for path, page in pages.items() if page.no_text}
-    assert {name: found for name, found in without.items() if not name[:2].isdigit()} == {} 
+    assert {name: found for name, found in without.items() if not name[:2].isdigit()} == {}
 
 
 def test_every_page_and_notebook_is_on_the_site(site):
