@@ -35,10 +35,12 @@ test: $(READY)  ## every test, the README's blocks and the notebooks included (a
 	$(BIN)/python -m pytest -m "not slow" -n 2
 
 fast: $(READY)  ## the tests without notebooks, README and subprocesses (minutes)
-	$(BIN)/python -m pytest -m "not slow" -n 2 -q --ignore tests/test_notebooks.py --ignore tests/test_readme.py --ignore tests/test_main.py
+	$(BIN)/python -m pytest -m "not slow" -n 2 -q --ignore tests/test_notebooks.py --ignore tests/test_readme.py --ignore tests/test_main.py \
+	    --ignore tests/test_site.py --ignore tests/test_pages.py
 
 versions: $(OTHER)/.ready  ## the fast tests with another torch: make versions TORCH=2.6.0
-	$(OTHER)/bin/python -m pytest -m "not slow" -n 2 -q --ignore tests/test_notebooks.py --ignore tests/test_readme.py --ignore tests/test_main.py
+	$(OTHER)/bin/python -m pytest -m "not slow" -n 2 -q --ignore tests/test_notebooks.py --ignore tests/test_readme.py --ignore tests/test_main.py \
+	    --ignore tests/test_site.py --ignore tests/test_pages.py
 
 $(OTHER)/.ready: setup.cfg
 	@echo "making $(OTHER) (once; a few minutes)"

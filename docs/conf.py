@@ -18,7 +18,7 @@ root_doc = "docs/index"
 exclude_patterns = [".*", "out", "build", "dist"]
 include_patterns = ["docs/*.md", "docs/reference/*.md", "nbs/*.ipynb", "CONTRIBUTING.md", "CHANGELOG.md",
                     "tests/bench/RESULTS.md"]
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton"]
 
 html_theme = "furo"
 html_title = "minifast"
@@ -59,6 +59,7 @@ def modules_of_pages(app, docname, source):
         return "\n".join(lines)
 
     source[0] = re.sub(r"^<!-- modules: (.*) -->$", documented, source[0], flags=re.M)
+    source[0] = docstrings.links_on_site(source[0], docname)
     if docname == "docs/examples":
         source[0] = source[0].replace("<!-- examples -->", docstrings.examples())
     if docname == "docs/index":     # pages that no list of the home page names

@@ -41,6 +41,19 @@ def more_pages(index):
     return "\n".join(p for p in pages if not re.search(rf"^(?:.*<)?{re.escape(p)}>?$", index, re.M))
 
 
+def links_on_site(text, docname):
+    """Links to files of the repository, as the site has them: scripts on the page of examples, modules as coloured source.
+
+    >>> links_on_site("[a](../examples/gan.py) [b](../minifast/state.py) [c](../examples)", "docs/jobs")
+    '[a](examples.md#ganpy) <a href="../_modules/minifast/state.html">b</a> [c](examples.md)'
+    """
+    up = "../" * docname.count("/")
+    text = re.sub(r"\]\(\.\./examples/?\)", "](examples.md)", text)
+    text = re.sub(r"\]\(\.\./examples/([\w.]+)\)", lambda m: f"](examples.md#{m[1].replace('.', '').lower()})", text)
+    return re.sub(r"\[([^\]]+)\]\((?:\.\./)*minifast/([\w/]+)\.py\)",
+                  lambda m: f'<a href="{up}_modules/minifast/{m[2]}.html">{m[1]}</a>', text)
+
+
 def examples():
     """A section for each script in examples/, included from its file."""
     kinds = {".py": "python", ".sh": "bash"}
