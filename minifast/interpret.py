@@ -190,7 +190,7 @@ def show_results(learn: Any, ds_type: Any, rows: int, figsize: tuple[float, floa
     if said.ndim == x.ndim - 1:     # masks, as a colour each
         both = torch.stack([y.reshape(said.shape).float(), said.float()], 1).flatten(0, 1)
         figure = plots.plot_pictures(_pictures(learn, x).repeat_interleave(2, 0), ["target", "prediction"] * n, figsize,
-                                     both, 0.5, "tab20", columns=2 * rows)
+                                     both, 0.5, plots.mask_colours(int(both.max()) + 1), columns=2 * rows)
         return plots.finished(figure, None, return_fig)
     titles = [f"{_name(learn, a)}\n{_name(learn, b)}" for a, b in zip(y, said, strict=True)]
     figure = plots.plot_pictures(_pictures(learn, x), titles, figsize, head="Target / prediction", columns=rows)

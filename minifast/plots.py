@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["plot_lr", "plot_range_test", "plot_range_tests", "plot_losses", "plot_metrics", "plot_matrix",
-           "plot_pictures", "show", "finished"]
+           "plot_pictures", "mask_colours", "LISTED", "show", "finished"]
 
 WITHOUT_WINDOWS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 PER_ROW = 3  # metrics beside each other: three fill a notebook's width
@@ -196,13 +196,21 @@ def plot_matrix(counts: Any, names: Sequence[str], x: str, y: str, ax: Any = Non
     return axis
 
 
+LISTED = {"tab10": 10, "tab20": 20}     # matplotlib's lists of colours that are told apart, and how many they have
+
+
+def mask_colours(n_classes: int) -> str:
+    """The name of matplotlib's colours for masks of so many classes."""
+    return "tab10" if n_classes <= LISTED["tab10"] else "tab20"
+
+
 def plot_pictures(pictures: Any, titles: Sequence[str] | None = None, figsize: tuple[float, float] | None = None,
                   maps: Any = None, alpha: float = 0.6, cmap: str = "magma", head: str = "",
                   columns: int | None = None) -> Figure:
     """Draw pictures (n, 1 or 3, h, w), in [0, 1], in a grid; returns the figure.
 
     `titles` over each, `head` over all. `maps` (n, height, width) lie over them, with opacity `alpha`, colours `cmap`;
-    with "tab20" they are masks, and a class has the same colour in all.
+    with a `mask_colours` they are masks, and a class has the same colour in all.
     `columns`: default the root of n, rounded up.
     """
     import matplotlib.pyplot as plt
@@ -217,7 +225,7 @@ def plot_pictures(pictures: Any, titles: Sequence[str] | None = None, figsize: t
         h, w = pictures[i].shape[-2:]
         axis.imshow(np.asarray(pictures[i]).transpose(1, 2, 0).repeat(3 // len(pictures[i]), 2))
         if maps is not None:
-            style: Any = ({"interpolation": "nearest", "vmin": 0, "vmax": 19} if cmap == "tab20" else
+            style: Any = ({"interpolation": "nearest", "vmin": 0, "vmax": LISTED[cmap] - 1} if cmap in LISTED else
                           {"interpolation": "bilinear"})
             axis.imshow(np.asarray(maps[i]), alpha=alpha, cmap=cmap, extent=(-0.5, w - 0.5, h - 0.5, -0.5), **style)
         if titles is not None:

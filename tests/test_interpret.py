@@ -183,7 +183,7 @@ def test_results_of_masks_are_drawn_over_the_pictures():
     figure = learn.show_results(rows=2, return_fig=True)
     axes = [axis for axis in figure.axes if axis.images]
     assert len(axes) == 8 and [len(axis.images) for axis in axes] == [2] * 8
-    assert {axis.images[1].get_clim() for axis in axes} == {(0, 19)}    # a class has one colour in all
+    assert {axis.images[1].get_clim() for axis in axes} == {(0, 9)}    # a class has one colour in all
     target, said = learn.data.valid_ds.tensors[1][0], learn.get_preds()[0].argmax(1)[0]
     assert np.array_equal(axes[0].images[1].get_array(), target) and np.array_equal(axes[1].images[1].get_array(), said)
 

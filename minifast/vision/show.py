@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..data import DataBunch, DatasetType
-from ..plots import show
+from ..plots import LISTED, finished, mask_colours
 from ..utils import to_detach
 from .masks import SegmentationLabelList
 
@@ -29,6 +29,7 @@ class Looking(DataBunch):
         """
         import matplotlib.pyplot as plt
         x, y = self.one_batch(ds_type)
+        colours = mask_colours(len(self.classes or ()))
         shown = min(rows, -(-len(x) // rows))
         fig, axes = plt.subplots(shown, rows, figsize=figsize or (1.6 * rows, 1.8 * shown), layout="constrained",
                                  squeeze=False)
@@ -37,12 +38,9 @@ class Looking(DataBunch):
         for ax, image, target in zip(axes.flat, x.clamp(0, 1), y, strict=False):
             ax.imshow(image.permute(1, 2, 0).numpy())
             if isinstance(self.labels, SegmentationLabelList):
-                ax.imshow(target.numpy(), alpha=0.5, cmap="tab20", vmin=0, vmax=max(1, self.c - 1))
+                ax.imshow(target.numpy(), alpha=0.5, cmap=colours, vmin=0, vmax=LISTED[colours] - 1)
             ax.set_title(self._title(target))
-        if return_fig:
-            return fig
-        show(fig)
-        return None
+        return finished(fig, None, return_fig)
 
     def _title(self, target: Tensor) -> str:
         if self.labels is not None:
