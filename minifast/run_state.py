@@ -16,6 +16,7 @@ from .keeping import Kept, same, small
 from .loaders import ItemLoader
 from .module_state import attributes, set_attributes
 from .restoring import put_back
+from .sharded import class_of
 from .snapshot import learner_state, load_learner_state
 from .utils import map_tensors
 
@@ -157,7 +158,7 @@ class RunState:
             if isinstance(root, nn.Module):
                 for name, m in root.named_modules():
                     if held := attributes(m):
-                        place = f"{part}{'.' * bool(name)}{name} ({type(m).__name__})"
+                        place = f"{part}{'.' * bool(name)}{name} ({class_of(m).__name__})"
                         yield Holder(place, held, partial(set_attributes, m), type(m))
         if not isinstance(learn.loss_func, nn.Module):
             yield Holder("loss function", {"itself": learn.loss_func}, None)

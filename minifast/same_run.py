@@ -18,6 +18,7 @@ from .callback import Callback, role_of
 from .checks import did_you_mean
 from .data_objects import named_loaders
 from .kinds import FUNCTIONS, OBJECT, PLAIN, described, fields, kind_of
+from .sharded import class_of
 from .snapshot import plain
 from .state import State
 
@@ -94,16 +95,17 @@ def model_lines(model: nn.Module) -> list[str]:
 
 
 def _module_line(name: str, m: nn.Module) -> str:
+    cls = class_of(m)
     own = [f"{n} {tuple(p.shape)}" for n, p in m.named_parameters(recurse=False)
-           if not nn.parameter.is_lazy(p) and not type(m).__module__.startswith("torch.nn")]
-    settings_shown = [] if type(m).__module__.startswith("torch.") else [
+           if not nn.parameter.is_lazy(p) and not cls.__module__.startswith("torch.nn")]
+    settings_shown = [] if cls.__module__.startswith("torch.") else [
         f"{key}={value}" for key, value in arguments_of(m).items() if value not in ("", None)]
     try:
         extra = m.extra_repr()
     except Exception:   # of a user's own class, and only for looking at
         extra = ""
     parts = [part for part in (extra, *settings_shown, *own) if part]
-    return f"{name or 'the model'}: {type(m).__name__}({', '.join(parts)})"
+    return f"{name or 'the model'}: {cls.__name__}({', '.join(parts)})"
 
 
 def described_with(x: Any) -> str:

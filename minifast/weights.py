@@ -12,7 +12,8 @@ from .checks import short
 from .device_loader import concrete_device
 from .distributed import once
 from .files import RUN, load_file, save_file
-from .utils import is_plain, tensors_in
+from .sharded import is_sharded, like, load_parts, whole
+from .utils import is_plain, map_tensors, tensors_in
 
 __all__ = ["load_weights", "misfit", "save_weights"]
 
@@ -25,6 +26,7 @@ def save_weights(learn: Any, path: Path, with_opt: bool = True) -> Path:
         state["prepares"] = prepares
     if with_opt and learn.has_opt:
         state["opt"] = learn.opt.state_dict()
+    state = map_tensors(state, whole)
     once(learn, lambda: save_file(state, path), shared=False)
     return path
 
@@ -42,7 +44,7 @@ def load_weights(learn: Any, path: Path, device: Any = None, strict: bool = True
         path = path.with_suffix("")     # of a run
     state = load_file(path, learn.data.device if device is None else concrete_device(device))
     if isinstance(state, dict) and state.get("what") == RUN:
-        state = {"model": _of_run(state, path)}
+        state = {"model": _of_run(load_parts(learn, state, path), path)}
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds no weights: there is a {type(state).__name__} in it")
     ours = {"model"} <= set(state) <= {"model", "opt", "prepares", "classes"}
@@ -53,9 +55,9 @@ def load_weights(learn: Any, path: Path, device: Any = None, strict: bool = True
     then = state.get("prepares", {"classes": state["classes"]} if "classes" in state else {}) if ours else {}
     if not isinstance(then, dict) or not is_plain(then) or tensors_in(then):
         raise ValueError(f"{path} is damaged: its field 'prepares' is {short(then)}, not a dict of plain values")
-    before = copy.deepcopy(learn.model.state_dict())
+    before = copy.deepcopy(own := learn.model.state_dict())
     try:
-        learn.model.load_state_dict(model, strict=strict)
+        learn.model.load_state_dict({name: like(t, own.get(name)) for name, t in model.items()}, strict=strict)
     except Exception as e:
         learn.model.load_state_dict(before)  # torch has loaded what did fit
         if isinstance(e, RuntimeError) and (why := misfit(learn.model, model)):
@@ -77,7 +79,11 @@ def _of_run(run: dict[str, Any], path: Path) -> Any:
 
 def _load_opt(learn: Any, opt: Any, path: Path) -> None:
     before = copy.deepcopy(learn.opt.state_dict())
+    params = [p for group in learn.opt.opt.param_groups for p in group["params"]]
     try:
+        if any(map(is_sharded, params)):
+            opt = {**opt, "state": {i: {key: like(t, params[i]) for key, t in held.items()}
+                                    for i, held in opt["state"].items()}}
         learn.opt.load_state_dict(opt)
     except Exception as e:  # whatever is in the file
         learn.opt.load_state_dict(before)

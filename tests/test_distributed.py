@@ -5,6 +5,7 @@ import contextlib
 import math
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -26,6 +27,7 @@ from minifast.callback import Callback
 from minifast.callbacks.checkpoint import Checkpoint
 from minifast.callbacks.gradients import GradientAccumulation
 from minifast.confusion import KappaScore
+from minifast.sharded import whole
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
 
@@ -38,15 +40,16 @@ def dataset(n, seed=0):
     return TensorDataset(x, x[:, :4].argmax(1))
 
 
-def learner(bs=8, n=50, n_valid=23, dropout=0.0, timeout=60, own_batches=False, **kwargs):
+def learner(bs=8, n=50, n_valid=23, dropout=0.0, timeout=60, own_batches=False,
+            shard=False, **kwargs):
     """In float64: there sums in another order are equal to twelve digits at the end of a run."""
     torch.manual_seed(0)
     data = kwargs.pop("data", None) or DataBunch.create(dataset(n), dataset(n_valid, 1), bs=bs, val_bs=4, seed=0,
                                                         drop_last=False, loss_func=CrossEntropyFlat())
     layers = [nn.Linear(5, 16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 4)]
     kwargs = {"metrics": [accuracy], "silent": True, **kwargs}
-    return Learner(data, nn.Sequential(*layers).double(), **kwargs).to_distributed(timeout=timeout,
-                                                                                       own_batches=own_batches)
+    return Learner(data, nn.Sequential(*layers).double(), **kwargs).to_distributed(
+        timeout=timeout, own_batches=own_batches, shard=shard)
 
 
 def weights(learn):
@@ -412,6 +415,46 @@ def test_a_signal_to_one_process_ends_all_after_the_same_batch(tmp_path, number,
         assert stopped[0][-1] in (iteration + 1, iteration + 2)     # of the batch at hand the sum may be done already
     continued = run(resumable, 2, tmp_path / "cut")
     assert all(equal(a[0], b[0]) and a[1:] == b[1:] for a, b in zip(whole, continued, strict=True))
+
+
+# ---- parameters that are spread over the processes
+
+def sharded_run(folder, shard=True, cut_at=None):
+    learn = learner(bs=7, path=folder, shard=shard)
+    try:
+        cuts = [Cut(0, cut_at, signal.SIGTERM)] if cut_at else []
+        added = [GradientClipping(learn, 0.5), EMA(learn, 0.9), Checkpoint(learn, "run", every=6)]
+        learn.fit_one_cycle(3, 0.05, callbacks=[*added, *cuts])
+    except BaseException as e:
+        assert type(e).__name__ == "Preempted" and cut_at is not None, e
+    learn.validate()
+    learn.save("last")
+    preds = learn.get_preds()[0]
+    learn.load("last")
+    r = learn.recorder
+    return [whole(p).detach().clone() for p in learn.model.parameters()], r.losses.tolist(), r.val_losses, preds
+
+
+def test_parameters_spread_over_the_processes(tmp_path):
+    one = sharded_run(tmp_path / "one", shard=False)
+    first, second = run(sharded_run, 2, tmp_path / "two")
+    assert apart(first[0], one[0]) < TINY and first[1] == pytest.approx(one[1], rel=TINY)
+    assert first[2] == pytest.approx(one[2], rel=TINY) and torch.allclose(first[3], one[3], rtol=TINY, atol=TINY)
+    assert equal(first[0], second[0]) and first[1:3] == second[1:3]
+    plain = learner(path=tmp_path / "two").load("last")      # by a process that works alone
+    assert equal(list(plain.model.parameters()), first[0])
+    taken, expected = (learner(path=tmp_path / name).load("run.ckpt") for name in ("two", "one"))
+    assert apart(weights(taken), weights(expected)) < TINY
+    run(sharded_run, 2, tmp_path / "cut", True, 9)
+    for name in ("alone", "three", "damaged"):
+        shutil.copytree(tmp_path / "cut", tmp_path / name)
+    continued = run(sharded_run, 2, tmp_path / "cut")
+    assert equal(continued[0][0], first[0]) and continued[0][1:3] == first[1:3]
+    assert apart(run(sharded_run, 3, tmp_path / "three")[0][0], one[0]) < TINY
+    assert apart(sharded_run(tmp_path / "alone", shard=False)[0], one[0]) < TINY
+    shutil.rmtree(tmp_path / "damaged/models/run.parts")
+    with pytest.raises(AssertionError, match="needs the folder .*run.parts.* missing or damaged"):
+        sharded_run(tmp_path / "damaged", shard=False)
 
 
 # ---- failures

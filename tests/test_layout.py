@@ -63,6 +63,7 @@ RANKS = {
     "files": 9,
     "news": 9.6,
     "plots": 9,
+    "sharded": 2,
     "progress": 9,
     "snapshot": 9,
     "recorder": 9.5,

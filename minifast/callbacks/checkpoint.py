@@ -17,6 +17,7 @@ from ..going_on import POSITION, before_validation, check_run, name_lost, refuse
 from ..order import Order
 from ..run_state import RunState
 from ..same_run import named, settings
+from ..sharded import load_parts, save_parts
 from ..snapshot import plain
 from ..state import Changes
 from ..utils import listify, rng_state
@@ -71,18 +72,17 @@ class Checkpoint(LearnerCallback):
         return {}   # what it keeps is about the file
 
     def on_train_begin(self, **fields: Any) -> Changes | None:
-        learn, self.continued = self.learn, ""
-        self.lock = once(learn, lambda: lock(self.path), shared=False)      # of several processes the first one writes
-        self.settings, self.cost, self.saved_at = settings(learn), 0.0, processes.clock()
+        self.lock = once(learn := self.learn, lambda: lock(self.path), shared=False)    # process 0 writes
+        self.settings, self.cost, self.saved_at, self.continued = settings(learn), 0.0, processes.clock(), ""
         self.state = RunState(learn, named(learn.handler))
         self.n_batches, self.not_finite_before = len(learn.data.train_dl), not_finite(learn.model)
         if (run := once(learn, lambda: load_run(self.path))) is not None:
-            check_run(run, self.path)
+            check_run(run := load_parts(learn, run, self.path), self.path)
             refuse_another(run["settings"], self.settings, self.path, self.allow, self.extend)
         name_lost(self.state)
         if run is not None:
             return self._go_on(run, fields)
-        begun = self._run(fields)
+        begun = save_parts(learn, self._run(fields), self.path)
         once(learn, lambda: self.previous.unlink(missing_ok=True))  # of another run, whose file has been deleted
         once(learn, lambda: save_file(begun, self.path))    # what cannot be written is an error now, not in an hour
         return None
@@ -130,6 +130,7 @@ class Checkpoint(LearnerCallback):
 
     def _write(self, run: dict[str, Any]) -> None:
         try:
+            run = save_parts(self.learn, run, self.path)
             once(self.learn, lambda: save_file(run, self.path, keep_previous=True), shared=False)
         except (OSError, TypeError) as e:
             warnings.warn(f"{self.path} could not be written ({e}); training goes on")

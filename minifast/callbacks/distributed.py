@@ -12,6 +12,7 @@ from ..distributed import rank, world
 from ..news import News, begin_alike, explain, share_validation
 from ..order import Order
 from ..progress import say
+from ..sharded import shard_model
 from ..state import Changes
 from ..utils import rng_state, set_rng_state, smoothed, tensors_in
 
@@ -33,9 +34,7 @@ class Distributed(LearnerCallback):
         super().__init__(learn)
         self.shard, self.own_batches = shard, own_batches
         self.before: Tensor | None = None   # the smoothed loss of all, before this batch
-        self.news: Any = None               # during a run, as the next two
-        self.opt: Any = None
-        self.buffers: list[Tensor] = []
+        self.news: Any = None               # of a run
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: it is about the processes."""
@@ -55,7 +54,7 @@ class Distributed(LearnerCallback):
     def _wrap(self) -> None:
         learn = self.learn
         self.opt, model = learn.opt, learn.model
-        self.buffers = [b for b in model.buffers() if b.is_floating_point()]
+        self.buffers: Any = [b for b in model.buffers() if b.is_floating_point()]
         learn.parallel = None if self.shard else processes.data_parallel(model)
         processes.share_first(self.buffers)
 
@@ -93,8 +92,7 @@ class Distributed(LearnerCallback):
             dl.set_part(None)
         if learn.parallel is not None:
             learn.model, learn.parallel = learn.parallel.module, None
-        self.opt = self.before = self.news = None
-        self.buffers = []
+        self.before = self.news = None
         if exception is not None:
             explain(exception, f"epoch {epoch}, batch {num_batch}")
         else:   # what the program draws from here on is the same in all processes
@@ -145,6 +143,8 @@ def join(learn: Learner, shard: bool, timeout: float, sync_bn: bool, own_batches
         return learn
     learn.callbacks = [cb for cb in learn.callbacks if not isinstance(cb, (Distributed, Agreement, ModelOfAll))]
     learn.callbacks += [Distributed(learn, shard, own_batches), Agreement(learn), ModelOfAll(learn)]
+    if shard:
+        shard_model(learn)
     if not learn.silent and not own_batches and (bs := learn.data.batch_size):
         say(f"{world()} processes, {Share(0, world()).bounds(bs)[1]} samples each of every batch of {bs}")
     return learn

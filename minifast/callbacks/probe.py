@@ -13,6 +13,7 @@ from ..callback import Callback, CallbackHandler
 from ..loop import train_batch
 from ..news import first_of_all
 from ..order import Order
+from ..sharded import whole
 from ..state import State
 from ..torch_private import uncompiled
 from ..utils import tensors_in
@@ -46,7 +47,7 @@ def not_finite(model: nn.Module) -> set[str]:
     if not trained:
         return set()
     devices = {p.device for p in trained.values()}
-    finite = [torch.isfinite(p).all() for p in trained.values()]
+    finite = [whole(torch.isfinite(p).all()) for p in trained.values()]
     read = torch.stack(finite if len(devices) == 1 else [f.cpu() for f in finite]).cpu().numpy()
     return {name for name, ok in zip(trained, read, strict=True) if not ok}
 
