@@ -23,7 +23,7 @@ from .checks import check_callable
 from .denominators import batch_weight
 from .losses import loss_activation
 from .state import Changes
-from .utils import camel2snake, first_tensor, joined, listify, to_detach, weighted_mean
+from .utils import camel2snake, first_tensor, joined, listify, map_tensors, to_detach, weighted_mean
 
 __all__ = ["AverageMetric", "WholeSetMetric", "StatefulMetric", "metric_name", "as_metric", "as_metrics",
            "add_metrics"]
@@ -127,7 +127,9 @@ class WholeSetMetric(AverageMetric):
     """
 
     def on_batch_end(self, last_output: Any, last_target: Any, last_input: Any = None) -> None:
-        self.batches.append(to_detach((last_output, listify(last_target)), cpu=False))
+        # copied on a GPU: with compile(mode="reduce-overhead") the next batch overwrites a model's outputs
+        kept = to_detach((last_output, listify(last_target)), cpu=False)
+        self.batches.append(map_tensors(kept, lambda t: t.clone() if t.is_cuda else t))
 
     def compute(self) -> float | None:
         """The number for the batches so far, None without any."""

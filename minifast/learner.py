@@ -318,7 +318,20 @@ class Learner(LayerGroups, Predicting):
 
     def to_distributed(self, shard: bool = False, timeout: float = 600.0, sync_bn: bool = False,
                        own_batches: bool = False) -> Learner:
-        """Train together with the other processes that torchrun has started: see `callbacks.distributed.join`."""
+        """Train together with the other processes that torchrun or `launch` has started; nothing happens without.
+
+        `bs` stays the size of the whole batch, of which each process takes its part; losses, metrics and decisions are
+        those of the whole. Every process calls the same methods in the same order; the first one prints and writes.
+
+        shard: spread parameters, gradients and the optimizer's state over the processes (torch's `fully_shard`).
+        timeout: the seconds that one process waits for another.
+        sync_bn: batch norm takes its statistics over the whole batch; on GPUs only.
+        own_batches: the training batches are this process's own part already.
+
+        ValueError if `bs` is less than the number of processes, and, when a fit begins, if they train different things.
+
+        >>> fake_learner().to_distributed().fit(1)
+        """
         return join(self, shard, timeout, sync_bn, own_batches)
 
     def show_callbacks(self, callbacks: Any = None) -> Text:

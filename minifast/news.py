@@ -89,9 +89,9 @@ class News:
         arrived.record()
         self.sent.append((host, arrived, update, stopped))
         while len(self.sent) > (0 if stopped else LAG):
-            host, arrived, update, stopped = self.sent.popleft()
+            host, arrived, *was = self.sent.popleft()
             arrived.synchronize()
-            self._read(host, update, stopped)
+            self._read(host, *was)
         return sent
 
     def _read(self, sent: Tensor, update: int, stopped: bool) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from .distributed import once, share_first
 from .utils import map_tensors
 
-__all__ = ["class_of", "is_sharded", "load_parts", "like", "save_parts", "shard_model", "whole"]
+__all__ = ["class_of", "is_sharded", "load_parts", "like", "save_parts", "shard_model", "synchronise_batch_norm",
+           "whole"]
 
 
 def is_sharded(t: Any) -> bool:
@@ -55,6 +56,17 @@ def shard_model(learn: Any) -> None:
         if any(True for _ in module.parameters()):
             fully_shard(module)
     learn.opt = None    # the parameters are others now
+
+
+def synchronise_batch_norm(learn: Any) -> None:
+    """Let batch norm take its statistics over the whole batch. ValueError on the CPU, for which torch has no such
+    layers, and where the model has been cut into layer groups."""
+    if learn.data.device.type == "cpu":
+        raise ValueError("sync_bn=True needs GPUs: torch has no batch norm over several processes for the CPU")
+    if len(learn.layer_groups) > 1:
+        raise ValueError("sync_bn=True puts other layers in the model: call to_distributed before split")
+    learn.model = nn.SyncBatchNorm.convert_sync_batchnorm(learn.model)  # type: ignore[no-untyped-call]
+    learn.layer_groups = None
 
 
 def save_parts(learn: Any, run: dict[str, Any], path: Path) -> dict[str, Any]:

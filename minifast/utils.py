@@ -55,7 +55,14 @@ def to_device(x: Any, device: torch.device | str) -> Any:
     with a `to` of its own, such as a PackedSequence, is moved by that."""
     if not isinstance(x, (Tensor, Mapping)) and hasattr(x, "to"):
         return x.to(device)
-    return map_tensors(x, lambda t: t.to(device, non_blocking=True))
+    if torch.device(device).type != "cuda":     # what comes from a GPU is waited for: it may be read at once
+        return map_tensors(x, lambda t: t.to(device))
+    return map_tensors(x, lambda t: _pinned(t).to(device, non_blocking=True))
+
+
+def _pinned(t: Tensor) -> Tensor:
+    """In memory from which a GPU copies while the program goes on."""
+    return t.pin_memory() if t.device.type == "cpu" and t.layout == torch.strided else t
 
 
 def to_detach(x: Any, cpu: bool = True) -> Any:

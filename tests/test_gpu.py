@@ -2,7 +2,12 @@
 from __future__ import annotations
 
 import copy
+import os
+import socket
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,11 +18,13 @@ from minifast.callback import Callback
 from minifast.callbacks import EMA, GradientAccumulation, GradientClipping
 from minifast.confusion import FBeta
 from minifast.data import DataBunch
+from minifast.device_loader import default_device
 from minifast.fused import FusedAdam
 from minifast.learner import Learner
 from minifast.losses import CrossEntropyFlat
 from minifast.metrics import accuracy
 from minifast.optimizer import OptimWrapper
+from minifast.utils import to_device
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
@@ -189,3 +196,71 @@ def test_workers_pin_their_batches(tmp_path):
     learn = Learner(data, nn.Linear(3, 2), loss_func=CrossEntropyFlat(), silent=True)
     learn.fit(2, 1e-2)
     assert len(learn.recorder.lrs) == 8 and learn.get_preds()[0].shape == (8, 2)
+
+
+ONE_PROCESS = """
+import sys, torch
+sys.path.insert(0, "tests")
+from pathlib import Path
+from test_gpu import *
+torch.backends.cudnn.deterministic = True
+folder = Path(sys.argv[1])
+
+def trained(learn, name, *callbacks):
+    learn.fit(1, 1e-3)
+    learn.fit_one_cycle(2, 1e-2, callbacks=[*callbacks, GradientAccumulation(learn, 2)], checkpoint=name)
+    learn.save(name)
+    return weights(learn), learn.recorder.val_losses, learn.get_preds()[0]
+
+plain = trained(a_learner(folder), "plain")
+joined = a_learner(folder).to_distributed()
+assert torch.distributed.get_backend() and joined.data.device == torch.device("cuda", 0)
+found = trained(joined, "joined", NoWaits())
+assert all(torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-6) for a, b in zip(plain[0], found[0]))
+assert abs(plain[1][-1] - found[1][-1]) < 1e-5 and torch.allclose(plain[2], found[2], atol=1e-4)
+again = a_learner(folder).to_distributed()
+again.fit(1, 1e-3)
+again.fit_one_cycle(2, 1e-2, callbacks=[GradientAccumulation(again, 2)], checkpoint="joined")   # it is finished: loaded
+assert all(map(torch.equal, weights(again), found[0]))
+synced = a_learner(folder).to_distributed(sync_bn=True)
+assert any(isinstance(m, nn.SyncBatchNorm) for m in synced.model.modules())
+sync = trained(synced, "sync")
+assert all(torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-6) for a, b in zip(plain[0], sync[0]))
+shard = trained(a_learner(folder).to_distributed(shard=True), "shard")
+assert abs(plain[1][-1] - shard[1][-1]) < 1e-4 and torch.allclose(plain[2], shard[2], atol=1e-3)
+alone = a_learner(folder, device="cpu").load("shard")
+assert next(alone.model.parameters()).device.type == "cpu"
+print("all is well")
+"""
+
+
+def test_one_process_of_several(tmp_path):
+    """The whole way of several processes, NCCL included, with one: in a process of its own."""
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        port = s.getsockname()[1]
+    env = {**os.environ, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost",
+           "MASTER_PORT": str(port)}
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", ONE_PROCESS, str(tmp_path)], env=env,
+                          cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=300)
+    assert done.stdout.endswith("all is well\n"), done.stdout + done.stderr
+
+
+def test_batches_are_pinned_before_they_go_to_the_gpu():
+    x = torch.randn(1000)
+    assert torch.equal(to_device({"x": x}, "cuda")["x"].cpu(), x)
+    y = torch.randn(10**6, device="cuda").square()
+    assert torch.equal(to_device(y, "cpu"), y.cpu())    # and what comes back has arrived
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_each_process_has_its_own_gpu(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert default_device() == torch.device("cuda", 1)
+
+
+def test_the_device_is_that_of_the_local_rank(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert default_device() == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", str(torch.cuda.device_count()))    # of another launcher: it is not ours
+    assert default_device() == torch.device("cuda", torch.cuda.current_device())

@@ -12,7 +12,7 @@ from ..distributed import rank, world
 from ..news import News, begin_alike, explain, share_validation
 from ..order import Order
 from ..progress import say
-from ..sharded import shard_model
+from ..sharded import shard_model, synchronise_batch_norm
 from ..state import Changes
 from ..utils import rng_state, set_rng_state, smoothed, tensors_in
 
@@ -143,8 +143,8 @@ def join(learn: Learner, shard: bool, timeout: float, sync_bn: bool, own_batches
         return learn
     learn.callbacks = [cb for cb in learn.callbacks if not isinstance(cb, (Distributed, Agreement, ModelOfAll))]
     learn.callbacks += [Distributed(learn, shard, own_batches), Agreement(learn), ModelOfAll(learn)]
-    if shard:
-        shard_model(learn)
+    for change in [synchronise_batch_norm] * sync_bn + [shard_model] * shard:
+        change(learn)
     if not learn.silent and not own_batches and (bs := learn.data.batch_size):
         say(f"{world()} processes, {Share(0, world()).bounds(bs)[1]} samples each of every batch of {bs}")
     return learn
