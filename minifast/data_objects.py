@@ -3,14 +3,27 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from enum import Enum
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from .kinds import FUNCTIONS, OBJECT, PLAIN, behind, fields, has_state, in_function, is_code, is_generator, kind_of
+from .kinds import (
+    BY_VALUE,
+    FUNCTIONS,
+    OBJECT,
+    PLAIN,
+    behind,
+    fields,
+    has_state,
+    in_function,
+    is_code,
+    is_generator,
+    kind_of,
+)
 from .loaders import Loader
 from .module_state import attributes
 
@@ -75,21 +88,37 @@ def held_by(x: Any) -> dict[str, Any]:
 
 def _moves(x: Any) -> bool:
     """Whether it is state that may change, rather than data."""
-    if type(x) in PLAIN:
-        return True
-    if isinstance(x, (Tensor, np.ndarray)):
-        return (x.numel() if isinstance(x, Tensor) else x.size) <= SMALL
     kind = kind_of(x)
-    if kind is None:
-        return isinstance(x, (Iterator, np.generic)) and not is_code(x)
-    if kind.name == "cell":
-        return all(map(_moves, kind.read(x)))
+    if kind is None and not isinstance(x, tuple) and type(x) not in PLAIN:
+        if isinstance(x, (Tensor, np.ndarray)):
+            return (x.numel() if isinstance(x, Tensor) else x.size) <= SMALL
+        return isinstance(x, (Iterator, np.generic)) and not is_code(x) or type(x) in BY_VALUE or isinstance(x, Enum)
     if kind is OBJECT:
-        return False
-    if is_generator(x):
-        return True
-    values = x.values() if isinstance(x, Mapping) else x
-    return len(x) <= FEW and all(type(v) in PLAIN for v in values)
+        return has_state(x) and _size(x, SMALL) <= SMALL
+    return is_generator(x) or _size(x, FEW) <= FEW
+
+
+def _size(x: Any, most: int, seen: set[int] | None = None) -> float:
+    """How many numbers are in containers and modules, counted to `most`; infinite where there is something else."""
+    seen = set() if seen is None else seen
+    if type(x) in PLAIN or id(x) in seen:
+        return 1
+    seen.add(id(x))
+    if isinstance(x, nn.Module):
+        return 1.0 + sum(t.numel() for t in (*x.parameters(), *x.buffers()) if not nn.parameter.is_lazy(t))
+    if isinstance(x, (Tensor, np.ndarray)):
+        return float(x.numel() if isinstance(x, Tensor) else x.size)
+    kind = kind_of(x)
+    if has_state(x):
+        return 1
+    if not isinstance(x, tuple) and (kind is None or kind is OBJECT):
+        return float("inf")
+    inner = x if isinstance(x, tuple) else kind.read(x)     # type: ignore[union-attr]
+    found = 1.0
+    for part in inner if isinstance(inner, (list, tuple)) else ():
+        if found <= most:
+            found += _size(part, most, seen)
+    return found
 
 
 def _may_hold(x: Any) -> bool:

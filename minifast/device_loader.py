@@ -210,16 +210,18 @@ class DeviceDataLoader:
         if hasattr(self.dl, "state_dict"):
             return dict(self.dl.state_dict())
         gen = getattr(self.dl, "generator", None)
-        own = {"generator": gen.get_state()} if isinstance(gen, torch.Generator) else {}
+        own: dict[str, Any] = {"generator": gen.get_state()} if isinstance(gen, torch.Generator) else {}
         # one without a generator of its own draws its order from the global ones, when a pass begins
-        return {**own, "begun_at": rng_state(cuda=False), "workers": running_workers(self.dl)}
+        if getattr(self.dl, "persistent_workers", False):
+            own["workers"] = running_workers(self.dl)
+        return {**own, "begun_at": rng_state(cuda=False)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         if hasattr(self.dl, "load_state_dict"):
             self.dl.load_state_dict(state)
             return
-        if running_workers(self.dl) != state["workers"]:
+        if "workers" in state and running_workers(self.dl) != state["workers"]:
             # the first pass of workers that are kept draws a number more than the next ones
             exchange_workers(self.dl)
             if state["workers"]:

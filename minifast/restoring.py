@@ -270,7 +270,10 @@ class _Back:
             return cls[state]
         if kept[TAG] == "tuple":
             return tuple.__new__(cls, self._items(living if here else (), state, where))
-        x = self._target(living, object.__new__(cls), where)
+        try:
+            x = self._put(living if type(living) is cls and self._free(living) else cls.__new__(cls), where)
+        except TypeError:   # it is only made with arguments
+            return self._lose(living, name, where)
         old = fields(x)
         new = {key: self.get(old.get(key, MISSING), v, f"{where}.{key}") for key, v in state.items()}
         check_alike(cls, old, new, where)

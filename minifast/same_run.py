@@ -28,6 +28,7 @@ __all__ = ["LENGTH", "arguments_of", "check_allowed", "described_with", "differe
 LENGTH = ("number of epochs", "optimizer steps")
 HOW_FAST = {"params", "layer_group", "foreach", "fused", "capturable", "differentiable", "initial_lr", "decays"}
 CURVE = "its curve of "
+DEEP = 8
 ROWS = 16   # of a tensor, an array or a list that stand for all
 
 
@@ -108,41 +109,47 @@ def _module_line(name: str, m: nn.Module) -> str:
     return f"{name or 'the model'}: {cls.__name__}({', '.join(parts)})"
 
 
-def described_with(x: Any) -> str:
+def described_with(x: Any, depth: int = 0) -> str:
     """A loss function, a transform or the like with its arguments, in a line without addresses."""
     if isinstance(x, partial):
-        return f"{described_with(x.func)} with {in_words([list(x.args), x.keywords])}"
+        return f"{described_with(x.func, depth + 1)} with {in_words([list(x.args), x.keywords], depth + 1)}"
     if isinstance(x, FUNCTIONS) or isinstance(x, type) or not hasattr(x, "__dict__"):
         return described(x)
-    return f"{type(x).__name__}({', '.join(f'{k}={v}' for k, v in arguments_of(x).items())})"
+    return f"{type(x).__name__}({', '.join(f'{k}={v}' for k, v in arguments_of(x, (), depth).items())})"
 
 
-def arguments_of(x: Any, without: Sequence[str] = ()) -> dict[str, Any]:
+def arguments_of(x: Any, without: Sequence[str] = (), depth: int = 0) -> dict[str, Any]:
     """The arguments of an object's class, where it has attributes of their names, in words."""
     try:
         names = [name for name in inspect.signature(type(x)).parameters if name not in without]
     except (TypeError, ValueError):     # a class of C's
         return {}
-    return {name: in_words(getattr(x, name)) for name in names
+    return {name: in_words(getattr(x, name), depth + 1) for name in names
             if name in vars(x) or isinstance(x, nn.Module) and hasattr(x, name)}
 
 
-def in_words(x: Any) -> Any:
-    """`x` in plain values, short: a number or a text itself, a large thing as a fingerprint."""
+def in_words(x: Any, depth: int = 0) -> Any:
+    """`x` in plain values, short: a number or a text itself, a large thing as a fingerprint. `depth`: within how many
+    other things it is; something that holds itself has no end."""
+    if depth > DEEP:
+        return type(x).__name__
+    depth += 1
     if isinstance(x, (np.generic, Tensor)) and getattr(x, "ndim", 1) == 0:
         x = x.item()
     if type(x) is float:
         return float(f"{x:.9g}")    # the last digits may be another machine's
+    if isinstance(x, bytes):
+        return _hash(x)
     if type(x) in PLAIN:
-        return x if not isinstance(x, (str, bytes)) or len(x) < 100 else _hash(x)
+        return x if not isinstance(x, str) or len(x) < 100 else _hash(x)
     if isinstance(x, (Tensor, np.ndarray)):
-        return [in_words(v) for v in x.ravel().tolist()] if len(x) <= 8 and x.ndim == 1 else fingerprint(x)
+        return [in_words(v, depth) for v in x.ravel().tolist()] if len(x) <= 8 and x.ndim == 1 else fingerprint(x)
     if isinstance(x, (list, tuple)):
-        return [in_words(v) for v in x] if len(x) <= 20 else _hash(repr([in_words(v) for v in x]))
+        return [in_words(v, depth) for v in x] if len(x) <= 20 else _hash(repr([in_words(v, depth) for v in x]))
     if isinstance(x, Mapping):
-        return {str(key): in_words(v) for key, v in x.items()}
+        return {str(key): in_words(v, depth) for key, v in x.items()}
     return f"{type(x).__name__} with {len(list(x.parameters()))} parameters" if isinstance(x, nn.Module) \
-        else described_with(x)
+        else described_with(x, depth)
 
 
 def fingerprint(x: Any) -> str:
@@ -154,6 +161,8 @@ def fingerprint(x: Any) -> str:
 def _traits(x: Any, depth: int) -> list[str]:
     rows: Any
     data: Any
+    if depth > DEEP:
+        return [type(x).__name__]
     if isinstance(x, Tensor):
         rows = x[_spread(len(x))] if x.ndim and x.numel() else x
         data = rows.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy() if rows.numel() else b""

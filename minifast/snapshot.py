@@ -100,9 +100,6 @@ class Moment:
         if weights:
             for name, part in roots:
                 self._walk(part, name)
-                if isinstance(part, nn.Module):     # a scripted module's are not among its attributes
-                    for t in (*part.parameters(), *part.buffers()):
-                        self._walk(t, name)
             if learn.has_opt:
                 self._walk([learn.opt.opt.state, learn.opt.opt.param_groups], "optimizer")
         else:
@@ -114,10 +111,6 @@ class Moment:
                     self._seen[id(p)] = p
         for cb in callbacks:
             self._walk(vars(cb), f"callback {type(cb).__name__}")
-        for m in modules if weights else ():
-            if isinstance(m, torch.jit.ScriptModule):
-                self._contents.append((m, SCRIPTED, held := attributes(m)))
-                self._walk(held, f"attributes of {type(m).__name__}")
         self._flags = [(m, m.training) for m in modules]
         self._loaders = [(dl, dl.state_dict()) for dl in learn.data.dls]
         for kind, dl in named_loaders(learn.data).items():
@@ -166,8 +159,12 @@ class Moment:
             elif isinstance(x, np.ndarray):
                 self._seen[id(x)] = x
                 self._arrays.append((x, x.copy()))
+                inner = x.ravel().tolist() if x.dtype.hasobject else ()
             elif kind_of(x) is not None:
                 inner = self._see(x)
+                if isinstance(x, torch.jit.ScriptModule):   # what it holds is not among its attributes
+                    self._contents.append((x, SCRIPTED, held := attributes(x)))
+                    todo += [(v, at) for v in (*held.values(), *x.children(), *x.parameters(), *x.buffers())]
             elif isinstance(x, (tuple, frozenset)):
                 inner = x
             elif isinstance(x, FUNCTIONS) or behind(x) is not None:
