@@ -1,6 +1,9 @@
 """The examples in short form: what they print is checked against scikit-learn, torch, or a loop that is written out."""
 import importlib.util
+import json
 import math
+import threading
+import urllib.request
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -47,6 +50,35 @@ def test_an_example_is_short_and_says_what_it_shows(path):
     assert len(text.splitlines()) <= 60 and text.startswith('"""') and 'if __name__ == "__main__":\n    main(' in text
     assert f"test_{path.stem}(" in Path(__file__).read_text(), "every example has a test"
     assert f"{path.stem}.py" in (FOLDER.parent / "docs/jobs.md").read_text(), "every example stands in docs/jobs.md"
+
+
+def test_transfer_learning():
+    learn, (transferred, scratch) = example("transfer_learning").main()
+    x, y = learn.data.train_dl.dl.x.flatten(1), learn.data.train_dl.dl.y
+    new_x, new_y = learn.data.valid_dl.dl.x.flatten(1), learn.data.valid_dl.dl.y
+    plain = LogisticRegression(max_iter=1000).fit(x, y).score(new_x, new_y)
+    assert len(x) == 20 and transferred > scratch and transferred > plain
+    assert len(learn.opt.values("lr")) == 2 and learn.opt.values("lr")[0] < learn.opt.values("lr")[1]
+
+
+def test_export_and_serve(tmp_path):
+    module = example("export_and_serve")
+    learn, file = module.train(tmp_path / "digits.mf", epochs=3)
+    digits = load_digits()
+    rows = learn.data.valid_ds.indices[:5]
+    with module.server(file) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+        thread.start()
+        request = urllib.request.Request(f"http://127.0.0.1:{httpd.server_port}",
+                                         json.dumps(digits.data[rows].tolist()).encode())
+        with urllib.request.urlopen(request, timeout=30) as response:
+            answer = json.load(response)
+        httpd.shutdown()
+        thread.join()
+    preds, _ = learn.get_preds()
+    for (name, probability), own in zip(answer, preds, strict=False):
+        assert name == str(int(own.argmax())) and probability == pytest.approx(float(own.max()), rel=1e-5)
+    assert len(answer) == 5
 
 
 def test_multi_label():
