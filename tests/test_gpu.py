@@ -26,7 +26,8 @@ from minifast.metrics import accuracy
 from minifast.optimizer import OptimWrapper
 from minifast.utils import to_device
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+# torch warns that to watch for waits is a prototype, and of itself when its compiler is imported
+pytestmark = [pytest.mark.filterwarnings("ignore:Synchronization debug"), pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
 
 def a_learner(path, n=640, loss_func=None, device=None, **kwargs):
@@ -179,6 +180,7 @@ def test_16_bits_come_near_32(precision, tmp_path):
     assert abs(plain.recorder.val_losses[-1] - half.recorder.val_losses[-1]) < 0.1
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_cuda_graphs_see_the_schedule_and_keep_the_metrics(tmp_path):
     plain, graphs = a_learner(tmp_path), a_learner(tmp_path).compile(mode="reduce-overhead")
     for learn in (plain, graphs):

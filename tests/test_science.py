@@ -30,7 +30,10 @@ def test_the_stored_rows_are_those_of_the_plan(part):
 def test_the_stored_rows_give_the_published_numbers():
     published = json.loads((SCIENCE / "results" / "summary.json").read_text())
     found = json.loads(json.dumps(analysis.summary({part: command.load(part) for part in plan.PARTS})))
-    assert flat(found) == pytest.approx(flat(published), rel=1e-9, nan_ok=True)
+    words, other = ({k: v for k, v in flat(x).items() if isinstance(v, str)} for x in (found, published))
+    assert words == other
+    numbers, other = ({k: v for k, v in flat(x).items() if not isinstance(v, str)} for x in (found, published))
+    assert numbers == pytest.approx(other, rel=1e-9, nan_ok=True)
 
 
 def test_the_page_is_what_the_published_numbers_say():

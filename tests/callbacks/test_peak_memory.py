@@ -14,7 +14,13 @@ from minifast.learner import Learner
 from minifast.metrics import accuracy
 
 
-def test_a_column_in_mb_that_never_falls():
+@pytest.fixture
+def on_cpu(monkeypatch):
+    """A machine without a GPU, which would have a column of its own."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def test_a_column_in_mb_that_never_falls(on_cpu):
     learn = fake_learner(metrics=[accuracy])
     learn.fit(2, callbacks=[PeakMemory(learn)])
     assert learn.recorder.names == ["epoch", "train_loss", "valid_loss", "accuracy", "cpu_peak", "time"]
@@ -25,7 +31,7 @@ def test_a_column_in_mb_that_never_falls():
     assert learn.recorder.metrics[0][1] >= 400 and ballast.sum() > 0
 
 
-def test_it_keeps_its_place_without_validation_and_without_an_answer(monkeypatch):
+def test_it_keeps_its_place_without_validation_and_without_an_answer(on_cpu, monkeypatch):
     learn = fake_learner(metrics=[accuracy], valid_length=0)
     monkeypatch.setattr(peak_memory, "_cpu_peak", lambda: None)
     learn.fit(1, callbacks=[PeakMemory(learn)])

@@ -275,6 +275,9 @@ def smith(results: Results) -> Numbers:
             arm[row["seed"]] = results[row["id"]]["accuracy"][-1]
     found: Numbers = {experiment: {name: interval(of.values()) for name, of in arms.items()}
                       for experiment, arms in rows.items()}
+    for arm, of in rows.get("conventions", {}).items():     # a network that fails predicts one class of ten
+        learned = [accuracy for accuracy in of.values() if accuracy > 0.5]
+        found["conventions"][arm] = {**interval(learned), "failed": len(of) - len(learned)}
     for arms, numbers in ((rows[e], found[e]) for e in rows):
         for a, b in (("S3", "S1"), ("S6", "S3")):
             if both := sorted(set(arms.get(a, {})) & set(arms.get(b, {}))):

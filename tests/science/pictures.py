@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from minifast.callbacks.one_cycle import ONE_CYCLE_FORMS
 
 from .analysis import PUBLISHED, Numbers, Results, done
-from .plan import ARTICLE_ARMS, MOMENTA, PAGE_ARMS, WDS
+from .plan import ARTICLE_ARMS, MOMENTA, PAGE_ARMS, SMITH_ROWS, WDS
 
 __all__ = ["PICTURES"]
 
@@ -121,10 +121,12 @@ def momentum(results: Results, found: Numbers) -> Figure:
         of = found["arms"][arm]["by rate"]
         curves.plot([float(lr) for lr in of], list(of.values()), marker="o", ms=4, label=arm,
                     lw=2.5 if "to" in arm else 1.2)
+    seen = [loss for arm in MOMENTA for loss in found["arms"][arm]["by rate"].values()]
+    curves.set_ylim(0.95 * min(seen), 1.3 * min(seen))
     curves.set_xscale("log")
     curves.set_xlabel("peak learning rate")
     curves.set_ylabel("test loss")
-    curves.set_title(f"Mean over {found['seeds']} seeds", fontsize=9)
+    curves.set_title(f"Mean over {found['seeds']} seeds (up to {max(seen):.0f} at the largest rate)", fontsize=9)
     curves.legend(fontsize=8, title="momentum", title_fontsize=8)
     rows = {arm: found["arms"][arm]["loss difference"] for arm in MOMENTA if arm != "0.95 to 0.85"}
     rows["best constant"] = found["best constant"]["loss difference"]
@@ -232,20 +234,21 @@ def keras(results: Results, found: Numbers) -> Figure:
 
 def smith(results: Results, found: Numbers) -> Figure:
     """Part 2."""
-    figure, (ax,) = _figure(8, 3.2, 1)
-    for i, (row, published) in enumerate(PUBLISHED.items()):
-        ax.plot(i, 100 * published, "kx", label="published (mean of 4)" if i == 0 else None)
-        for experiment, colour, shift in (("style", "tab:blue", 0.12), ("seeds", "tab:orange", 0.24)):
-            of = found.get(experiment, {}).get(row)
-            if of:
-                error = 0 if of["low"] is None else 100 * (of["high"] - of["mean"])
-                ax.errorbar(i + shift, 100 * of["mean"], error, fmt="o", color=colour, capsize=3)
-                ax.annotate(f"n={of['n']}", (i + shift, 100 * of["mean"]), xytext=(6, 0), textcoords="offset points",
-                            fontsize=8)
-    ax.set_xticks(range(len(PUBLISHED)), list(PUBLISHED))
+    figure, (ax,) = _figure(8, 3.6, 1)
+    for experiment, label, colour, shift in (("style", "here, his style", "tab:blue", -0.2),
+                                             ("seeds", "here, batch size 512", "tab:orange", 0.2)):
+        of = found.get(experiment, {})
+        rows = [(i, of[row]) for i, row in enumerate(PUBLISHED) if row in of]
+        errors = [0 if n["low"] is None else 100 * (n["high"] - n["mean"]) for _, n in rows]
+        n = " and ".join(sorted({str(n["n"]) for _, n in rows}))
+        ax.errorbar([i + shift for i, _ in rows], [100 * n["mean"] for _, n in rows], errors, fmt="o", color=colour,
+                    capsize=3, label=f"{label}, n={n}")
+    ax.plot([100 * p for p in PUBLISHED.values()], "kx", label="published, mean of 4")
+    ax.set_xticks(range(len(PUBLISHED)), [f"{row}\n{SMITH_ROWS[row]['epochs']} epochs" for row in PUBLISHED])
+    ax.set_xlim(-0.5, len(PUBLISHED) - 0.5)
     ax.set_ylabel("test accuracy, %")
-    ax.set_title("Smith's table; blue: his style, orange: batch size 512", fontsize=9)
-    ax.legend(fontsize=8)
+    ax.set_title("Smith's table: S1 and S2 at a falling rate, S3 to S6 1cycle; bars: 95 % interval", fontsize=9)
+    ax.legend(fontsize=8, loc="upper left")
     return figure
 
 
