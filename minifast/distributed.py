@@ -11,6 +11,7 @@ import io
 import os
 import pickle
 import re
+import signal
 import socket
 import time
 import uuid
@@ -216,6 +217,7 @@ def launch(train: Callable[..., Any], nproc: int, *args: Any) -> Any:
                            "make data and learner in the function that is launched")
     config = LaunchConfig(1, 1, nproc, run_id=uuid.uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
                           max_restarts=0, monitor_interval=0.1, start_method="fork")
+    handlers = [(number, signal.getsignal(number)) for number in signal.valid_signals()]
     try:
         return elastic_launch(config, _Process(train))(*args)[0]
     except ChildFailedError as e:
@@ -224,6 +226,10 @@ def launch(train: Callable[..., Any], nproc: int, *args: Any) -> Any:
         number, message = next((f for f in said if not FAILED.search(f[1])), said[0])
         told = re.search(r"process \d+ (ended|is gone|did not answer) .*", message, re.DOTALL)
         raise RuntimeError(told[0] if told else f"process {number} ended: {message}") from None
+    finally:
+        for number, handler in handlers:    # torch leaves its own in their places
+            if signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
 
 
 class _Process:

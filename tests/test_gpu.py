@@ -27,7 +27,8 @@ from minifast.optimizer import OptimWrapper
 from minifast.utils import to_device
 
 # torch warns that to watch for waits is a prototype, and of itself when its compiler is imported
-pytestmark = [pytest.mark.filterwarnings("ignore:Synchronization debug"), pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+pytestmark = [pytest.mark.filterwarnings("ignore:Synchronization debug"), pytest.mark.gpu,
+              pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
 
 def a_learner(path, n=640, loss_func=None, device=None, **kwargs):

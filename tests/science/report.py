@@ -74,6 +74,11 @@ def verdict(found: Numbers, at: float = 0.0, above: bool = True) -> str:
     return "held" if (low if above else high) else "did not hold" if (high if above else low) else "open"
 
 
+def few(names: Sequence[str]) -> str:
+    """Names in a row: "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+
+
 PAGE_SAYS = {"fit_one_cycle 5e-2": "19", "fit 5e-2": "21", "fit 5e-3": "35", "fit 1e-2": "31", "fit 1e-3": "80",
              "fit 1": "1,028", "fit steepest": "35"}
 
@@ -163,7 +168,7 @@ def compared(found: Numbers) -> list[Line]:
         lines.append((
             f"1cycle is better than the other schedules at equal length ({name})",
             "held" if len(worse) == len(others) else
-            f"held against {' and '.join(worse)} only" if worse else "not shown",
+            f"held against {few(worse)} only" if worse else "not shown",
             f"Test losses against minifast's default form: the best of the others, {rival}, "
             f"{said(others[rival]['loss difference'])}; the best form of 1cycle, {form.removeprefix('1cycle ')}, "
             f"{said(of[form]['loss difference'])}; better than the default by the interval: "
