@@ -48,10 +48,12 @@ $(OTHER)/.ready: setup.cfg
 	$(OTHER)/bin/python -m pip install -qq torch==$(TORCH) torchvision --editable '.[test]'
 	@touch $@
 
-torture: $(READY)  ## 200 runs killed at random points, each continued byte for byte; bad input; changed files (minutes)
-	$(BIN)/python tests/torture/torture.py --kills 200
+torture: $(READY)  ## runs that are cut anywhere and go on; bad input, files, outputs; state of all kinds (half an hour)
+	$(BIN)/python tests/torture/torture.py --kills 300
 	$(BIN)/python tests/torture/bad_input.py --examples 200
 	$(BIN)/python tests/torture/fuzzed_files.py --examples 1000
+	$(BIN)/python tests/torture/kept_state.py
+	$(BIN)/python tests/torture/outputs.py
 	$(BIN)/python tests/torture/fuzzed_exports.py --examples 500
 
 # what some of them need beside the tests' packages; each says what it reached

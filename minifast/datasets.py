@@ -180,16 +180,24 @@ def _download(url: str, file: Path, target: Path) -> None:
 
 def _copy(source: Any, out: BinaryIO, length: int, title: str) -> None:
     """Copy with a line of progress, rewritten in a terminal, printed once elsewhere."""
-    terminal, drawn = sys.stderr.isatty(), time.monotonic()
-    print(f"{title} ({length / 2**20:.1f} MiB)" if length else title, end="" if terminal else "\n", file=sys.stderr)
+    drawn, terminal = time.monotonic(), False
+    with contextlib.suppress(AttributeError, ValueError):   # there is none, or it is closed
+        terminal = sys.stderr.isatty()
+    _tell(f"{title} ({length / 2**20:.1f} MiB)" if length else title, "" if terminal else "\n")
     while block := source.read(2**16):
         out.write(block)
         if terminal and time.monotonic() - drawn > 0.2:
             drawn = time.monotonic()
             done = f"{out.tell() / length:.0%}" if length else f"{out.tell() / 2**20:.1f} MiB"
-            print(f"\r{title}: {done}   ", end="", file=sys.stderr, flush=True)
+            _tell(f"\r{title}: {done}   ", "")
     if terminal:
-        print(file=sys.stderr)
+        _tell("", "\n")
+
+
+def _tell(text: str, end: str) -> None:
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):  # gone, full, closed: a download does not need it
+            print(text, end=end, file=sys.stderr, flush=True)
 
 
 def _check(archive: Path, url: str, sha256: str | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .distributed import rank, world
+from .progress import say
 from .run_state import RunState
 from .same_run import LENGTH, check_allowed, differences, without_curves
 from .snapshot import Moment, words
@@ -133,7 +134,7 @@ def say_where(learn: Any, path: Path, position: dict[str, Any], run: dict[str, A
         warnings.warn(f"{path} is a finished run: it is loaded, and nothing is trained. To begin again, delete it or "
                       "choose another name; to train on, Checkpoint(..., extend=True)")
     elif not learn.silent and not rank():   # not on standard output: there the table is as if nothing had happened
-        print(f"{path} goes on in {where}" + ("" if before == now else (
+        say(f"{path} goes on in {where}" + ("" if before == now else (
             f", in {now} process{'es' * (now > 1)} after {before}: the numbers are right, but sums are rounded and "
-            "dropout is drawn in another way")), file=sys.stderr)
+            "dropout is drawn in another way")), sys.stderr)
     return where

@@ -30,8 +30,9 @@ def format_time(seconds: float) -> str:
     return f"{h}:{m:02d}:{s:02d}" if h else f"{m:02d}:{s:02d}"
 
 
-def say(text: str) -> None:
-    """Print a line to the standard output. Where that cannot be written to (closed, full, gone), a warning says so.
+def say(text: str, *out: Any) -> None:
+    """Print a line to `out`, by default the standard output. Where that cannot be written to (closed, full, gone), a
+    warning says so.
 
     >>> say("all is well")
     all is well

@@ -163,6 +163,8 @@ def _traits(x: Any, depth: int) -> list[str]:
     data: Any
     if depth > DEEP:
         return [type(x).__name__]
+    if isinstance(x, Tensor) and (x.layout is not torch.strided or x.is_nested or x.is_quantized or x.is_meta):
+        return [f"{x.dtype} {x.layout}"]    # without rows to take
     if isinstance(x, Tensor):
         rows = x[_spread(len(x))] if x.ndim and x.numel() else x
         data = rows.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy() if rows.numel() else b""

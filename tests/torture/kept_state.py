@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from loaders_of_kinds import LOADERS
-from state_of_kinds import KINDS, PLACES
 
 from minifast import run_state
 from minifast.callback import Callback
 from minifast.callbacks import Checkpoint
 from minifast.learner import Learner
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from loaders_of_kinds import LOADERS
+from state_of_kinds import KINDS, PLACES
 
 __all__ = ["main", "resumed", "searched"]
 

@@ -160,19 +160,19 @@ CONFIGS: dict[str, Config] = {
 
 
 class Kill(Callback):
-    """Kills the process at the `at`-th event of the run, counted over all of `events`."""
+    """Sends the process a signal at the `at`-th event of the run, validation batches counted too."""
 
     only_in_fit = True
 
-    def __init__(self, at: int) -> None:
-        self.left = at
+    def __init__(self, at: int, number: int = signal.SIGKILL) -> None:
+        self.left, self.number = at, number
         for event in ("batch_begin", "backward_end", "batch_end", "epoch_end", "train_end"):
             setattr(self, f"on_{event}", self.count)
 
     def count(self) -> None:
         self.left -= 1
         if self.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.number)
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -213,14 +213,15 @@ def result(learn: Learner) -> dict[str, str]:
             "random": digest([torch.rand(3), np.random.rand(3).tolist()])}
 
 
-def run(config: str, folder: Path, kill_at: int = 0, every: int = 1) -> dict[str, str]:
-    """Train a configuration, from its checkpoint if there is one; die at the `kill_at`-th event, if that is not 0."""
+def run(config: str, folder: Path, kill_at: int = 0, every: int = 1, number: int = signal.SIGKILL) -> dict[str, str]:
+    """Train a configuration, from its checkpoint if there is one; get the signal `number` at the `kill_at`-th event, if
+    that is not 0."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     np.random.seed(0)
     make, fit = CONFIGS[config]
     learn = make(folder)
-    learn.callbacks.append(Kill(kill_at))
+    learn.callbacks.append(Kill(kill_at, number))
     fit(learn, callbacks=[Checkpoint(learn, "run", every=every)])
     return result(learn)
 
