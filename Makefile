@@ -72,6 +72,7 @@ nbs: $(READY)  ## run the notebooks and write their outputs into them
 	$(BIN)/python nbs/run.py
 
 docs: $(READY)  ## the site, with its search, in out/site (under a minute)
+	rm -rf $(OUT)/site
 	$(BIN)/python -m sphinx -W --keep-going -q -b html -c docs . $(OUT)/site
 	@echo "the site is $(OUT)/site/index.html"
 

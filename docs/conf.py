@@ -18,12 +18,14 @@ root_doc = "docs/index"
 exclude_patterns = [".*", "out", "build", "dist"]
 include_patterns = ["docs/*.md", "docs/reference/*.md", "nbs/*.ipynb", "CONTRIBUTING.md", "CHANGELOG.md",
                     "tests/bench/RESULTS.md"]
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_copybutton"]
 
 html_theme = "furo"
 html_title = "minifast"
 html_static_path = ["static"]
 html_css_files = ["minifast.css"]
+html_js_files = ["access.js"]
+html_show_search_summary = False    # would fetch each result; searchsections.js holds how each begins
 html_additional_pages = {"index": "forward.html"}   # the home page is docs/index.html
 templates_path = ["templates"]
 html_copy_source = html_show_sourcelink = False
@@ -55,7 +57,8 @@ def modules_of_pages(app, docname, source):
         for name in docstrings.chosen(found[1]):
             full = f"minifast.{name}"
             members = ["   :no-members:"] if name in docstrings.STARS else []
-            lines += [f"## {full}", "", "```{eval-rst}", f".. automodule:: {full}", *members, "```", ""]
+            source = f'<a href="../../source/{docstrings.path_of(name)}.html">Source</a>'
+            lines += [f"## {full}", "", source, "", "```{eval-rst}", f".. automodule:: {full}", *members, "```", ""]
         return "\n".join(lines)
 
     source[0] = re.sub(r"^<!-- modules: (.*) -->$", documented, source[0], flags=re.M)
@@ -66,7 +69,17 @@ def modules_of_pages(app, docname, source):
         source[0] = source[0].replace("<!-- more pages -->", docstrings.more_pages(source[0]))
 
 
+def source_pages(app):
+    """A page with each module's source in colours."""
+    for name in docstrings.module_names():
+        path = ROOT / docstrings.path_of(name).with_suffix(".py")
+        code = app.builder.highlighter.highlight_block(path.read_text(), "python")
+        title = str(path.relative_to(ROOT))
+        yield f"source/{title.removesuffix('.py')}", {"title": title, "body": f"<h1>{title}</h1>{code}"}, "page.html"
+
+
 def setup(app):
+    app.connect("html-collect-pages", source_pages)
     app.connect("source-read", modules_of_pages)
     app.connect("autodoc-process-docstring", docstrings.as_rst)
     search.setup(app)

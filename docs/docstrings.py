@@ -19,6 +19,12 @@ def module_names():
     return [n for n in names if not any(fnmatch(n, pattern) for pattern in LEFT_OUT)]
 
 
+def path_of(name):
+    """Where a module's file is in the repository, without its suffix."""
+    path = Path("minifast", *name.split("."))
+    return path / "__init__" if (PACKAGE.parent / path).is_dir() else path
+
+
 def on_pages():
     """The patterns of each page of the reference."""
     found = {page.stem: re.findall(r"^<!-- modules: (.*) -->$", page.read_text(), re.M)
@@ -42,16 +48,16 @@ def more_pages(index):
 
 
 def links_on_site(text, docname):
-    """Links to files of the repository, as the site has them: scripts on the page of examples, modules as coloured source.
+    """Links to files of the repository, as the site has them: scripts on the page of examples, modules as source.
 
     >>> links_on_site("[a](../examples/gan.py) [b](../minifast/state.py) [c](../examples)", "docs/jobs")
-    '[a](examples.md#ganpy) <a href="../_modules/minifast/state.html">b</a> [c](examples.md)'
+    '[a](examples.md#ganpy) <a href="../source/minifast/state.html">b</a> [c](examples.md)'
     """
     up = "../" * docname.count("/")
     text = re.sub(r"\]\(\.\./examples/?\)", "](examples.md)", text)
     text = re.sub(r"\]\(\.\./examples/([\w.]+)\)", lambda m: f"](examples.md#{m[1].replace('.', '').lower()})", text)
     return re.sub(r"\[([^\]]+)\]\((?:\.\./)*minifast/([\w/]+)\.py\)",
-                  lambda m: f'<a href="{up}_modules/minifast/{m[2]}.html">{m[1]}</a>', text)
+                  lambda m: f'<a href="{up}source/minifast/{m[2]}.html">{m[1]}</a>', text)
 
 
 def examples():

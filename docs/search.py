@@ -21,6 +21,7 @@ from sphinx.search.en import SearchEnglish
 K1, B = 1.2, 0.6
 TITLE, PAGE_TITLE = 5, 2        # how often a word of the section's title, of the page's title, counts
 OF_REFERENCE = 0.6             # an answer that explains comes before one that lists
+BEGINNING = 110                 # letters of an entry that a result shows
 LEFT_OUT = ("genindex", "py-modindex", "search", "CHANGELOG")
 
 # words that only make a question
@@ -88,7 +89,8 @@ def ranked(pages):
                 tf[word] += TITLE
             for word in words(page_title) if title != page_title else ():
                 tf[word] += PAGE_TITLE
-            docs.append([name, title if title == page_title else f"{page_title} > {title}", anchor, kind])
+            begins = " ".join(text.split())[:BEGINNING].rsplit(" ", 1)[0]
+            docs.append([name, title if title == page_title else f"{page_title} > {title}", anchor, kind, begins])
             counts.append((weight, tf, sum(tf.values())))
     mean = sum(length for *_, length in counts) / len(counts)
     within = Counter(word for _, tf, _ in counts for word in tf)

@@ -27,8 +27,8 @@ const Sections = {
       if (docs[i][3] === "object" && (own === name || own.endsWith(`.${name}`))) scores.set(i, score + 100000);
     }
     return [...scores].sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, 50).map(([i, score]) => {
-      const [docname, title, anchor, kind] = docs[i];
-      return [docname, title, anchor ? `#${anchor}` : "", null, score, docname, kind];
+      const [docname, title, anchor, kind, begins] = docs[i];
+      return [docname, title, anchor ? `#${anchor}` : "", begins ? `${begins} ...` : null, score, docname, kind];
     });
   },
 };
