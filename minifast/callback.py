@@ -208,10 +208,11 @@ class CallbackHandler:
             try:
                 self.fire("train_end", {"train_end": [listener]})
             except BaseException as e:
-                s.exception = s.exception or e  # the first failure is the one to report
+                # the first failure is the one to report, unless a signal that ends the process was behind it
+                s.exception = e if isinstance(e, SystemExit) else s.exception or e
                 if s.exception is not e:
                     s.exception.add_note(f"and then {e!r} was {self._where(listener[0], 'train_end')}")
         # a traceback may keep the state alive; the last batch and its graph need not stay with it
         s.last_input = s.last_target = s.last_output = s.last_loss = None
-        if first is None and s.exception is not None:
+        if s.exception is not first and s.exception is not None:
             raise s.exception

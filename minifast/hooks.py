@@ -1,17 +1,22 @@
 """Looking inside a model: hooks on its layers, and the shapes that go through it."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import contextlib
+import functools
+import inspect
+import types
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .kinds import behind
 from .layers import flatten_model
-from .torch_private import uncompiled
+from .torch_private import hooks_on, uncompiled
 from .utils import first_tensor, to_detach
 
-__all__ = ["Hook", "Hooks", "hook_output", "hook_outputs", "dummy_eval", "model_sizes"]
+__all__ = ["Hook", "Hooks", "hook_output", "hook_outputs", "dummy_eval", "model_sizes", "without_hooks_of"]
 
 HookFunc = Callable[[nn.Module, Any, Any], Any]
 
@@ -94,6 +99,45 @@ class Hooks:
 
     def __exit__(self, *_: object) -> None:
         self.remove()
+
+
+@contextlib.contextmanager
+def without_hooks_of(model: nn.Module, owners: Collection[Any]) -> Iterator[None]:
+    """Inside, the model's layers do not call the hooks that are methods of `owners`, `Hook`s of such, or functions that
+    hold one of them.
+
+    >>> layer = nn.Linear(1, 1)
+    >>> calls = []
+    >>> handle = layer.register_forward_hook(lambda *args: calls.append(args))
+    >>> with without_hooks_of(layer, [calls]): _ = layer(torch.ones(1))
+    >>> len(calls)
+    0
+    """
+    ids = {id(x) for x in owners}
+    kept = [(hooks, dict(hooks)) for m in model.modules() for hooks in hooks_on(m)]
+    try:
+        for hooks, before in kept:
+            for number, hook in before.items():
+                if _is_of(hook, ids):
+                    del hooks[number]
+        yield
+    finally:
+        for hooks, before in kept:
+            if len(hooks) != len(before):
+                hooks.clear()
+                hooks.update(before)
+
+
+def _is_of(hook: Any, ids: set[int], depth: int = 4) -> bool:
+    if id(hook) in ids:
+        return True
+    of = behind(hook)
+    parts = [of.hook_func] if isinstance(of, Hook) else [] if of is None else [of]
+    if isinstance(hook, functools.partial):
+        parts = [hook.func, *hook.args, *hook.keywords.values()]
+    elif isinstance(hook, types.FunctionType):
+        parts = inspect.getclosurevars(hook).nonlocals.values()     # type: ignore[assignment]
+    return depth > 0 and any(_is_of(part, ids, depth - 1) for part in parts)
 
 
 def _output(module: nn.Module, inputs: Any, output: Any) -> Any:

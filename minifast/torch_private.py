@@ -15,9 +15,9 @@ from torch import Tensor, nn, optim
 from torch.utils.data import DataLoader
 
 __all__ = ["BATCH_NORMS", "FUSED_KERNELS", "NORM_LAYERS", "add_one_to_all_", "as_written", "can_step_fused",
-           "compile_in_place", "exchange_workers", "has_step_hooks", "is_compiled", "multiply_all_", "nll_total",
-           "profiled", "running_workers", "schedulers_in", "scripted_attributes", "uncompile", "uncompiled",
-           "unguarded"]
+           "compile_in_place", "exchange_workers", "has_step_hooks", "hooks_on", "is_compiled", "multiply_all_",
+           "nll_total", "profiled", "running_workers", "schedulers_in", "scripted_attributes", "uncompile",
+           "uncompiled", "unguarded"]
 
 # ---- classes of layers. Without the private base classes the public ones are listed.
 
@@ -124,6 +124,14 @@ def uncompiled(model: nn.Module) -> Iterator[None]:
 
 def _code(module: nn.Module) -> Any:
     return vars(module).get(_SLOT) if _IN_PLACE or module in _compiled_here else None
+
+
+# ---- hooks of modules. Without the names of where modules have them, none is left out.
+
+def hooks_on(module: nn.Module) -> list[Any]:
+    """The dicts, by number, of the functions that a module calls around its passes."""
+    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return [hooks for name in names if isinstance(hooks := vars(module).get(name), dict)]
 
 
 # ---- losses

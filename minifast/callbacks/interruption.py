@@ -100,7 +100,8 @@ class Interruption(LearnerCallback):
             if signal.getsignal(number) == self._receive:   # else someone has set another one since
                 signal.signal(number, before)
         self.replaced, self.heard = {}, None
-        if exception is None:
+        # a signal to all processes of a group ends loader workers at once, and torch says so by a RuntimeError
+        if exception is None or isinstance(exception, RuntimeError) and "DataLoader worker" in str(exception):
             self._end_the_run()
 
     def _end_the_run(self) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..callback import Callback, CallbackHandler
+from ..hooks import without_hooks_of
 from ..loop import train_batch
 from ..news import first_of_all
 from ..order import Order
@@ -22,8 +23,7 @@ __all__: list[str] = []  # it works for `FiniteGuard` only
 
 
 def is_finite(loss: Tensor) -> Callable[[], bool]:
-    """Begins to find out whether `loss` is finite; calling the result waits for it. Until then no one waits for a GPU.
-    """
+    """Begin to find out whether `loss` is finite; calling the result waits for the device, nothing else does."""
     finite = loss.isfinite()
     if finite.device.type != "cuda":
         host = finite.cpu()
@@ -128,14 +128,15 @@ class Probe(Callback):
 
 
 def first_not_finite(learn: Any, callbacks: Sequence[Callback], begin: State, last: int, known: Collection[str]) -> str:
-    """Train again from the state `begin` to iteration `last`, without validation, and say what is first not finite.
+    """Train again from the state `begin` to iteration `last`, without validation, and say what is first not finite; an
+    empty text if all stays finite.
 
-    callbacks: those that shape the training. known: parameters that were not finite before the run. The result is empty
-    if all stays finite.
+    callbacks: those that shape the training; hooks of others are off. known: parameters not finite before the run.
     """
     state, probe = dataclasses.replace(begin), Probe(learn, known)
     handler = CallbackHandler([*callbacks, probe], state=state)
-    with probe.watching(), uncompiled(learn.model):
+    others = without_hooks_of(learn.model, [cb for cb in learn.handler.callbacks if cb not in callbacks])
+    with others, probe.watching(), uncompiled(learn.model):
         while not probe.found and state.iteration <= last:
             if state.num_batch == 0:
                 learn.model.train()

@@ -15,7 +15,8 @@ __all__ = ["ShowGraph"]
 class ShowGraph(LearnerCallback):
     """Draws training and validation losses under the table after each epoch, in a notebook; elsewhere nothing.
 
-    If it fails, a warning says so, and the run goes on without.
+    After a hundred epochs it draws whenever the run is 1 % longer, and at its end: a picture of each of thousands of
+    epochs would cost more than the training. If it fails, a warning says so, and the run goes on without.
 
     learn: the learner whose fits are drawn.
 
@@ -28,11 +29,24 @@ class ShowGraph(LearnerCallback):
         super().__init__(learn)
         self.figure: Any = None
         self.failed = False
+        self.next_epoch = 0     # the first one that is drawn
+        self.waiting = False    # whether there is an epoch that has not been drawn
 
     def on_train_begin(self) -> None:
-        self.failed = False
+        self.failed, self.next_epoch = False, 0
 
-    def on_epoch_end(self, pbar: Any) -> None:
+    def on_epoch_end(self, epoch: int, pbar: Any) -> None:
+        self.waiting = epoch < self.next_epoch
+        if not self.waiting:
+            self.next_epoch = epoch + 1 + epoch // 100
+            self._show(pbar)
+
+    def on_train_end(self, pbar: Any) -> None:
+        if self.waiting:
+            self._show(pbar)
+        self.figure, self.waiting = None, False
+
+    def _show(self, pbar: Any) -> None:
         if pbar.face != "notebook" or self.failed:
             return
         try:
@@ -42,9 +56,6 @@ class ShowGraph(LearnerCallback):
             warnings.warn(f"the losses cannot be drawn ({type(e).__name__}: {e}); training goes on")
         else:
             pbar.graph(self.figure)
-
-    def on_train_end(self) -> None:
-        self.figure = None
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: it draws what the recorder holds."""

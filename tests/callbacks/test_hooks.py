@@ -1,9 +1,11 @@
 """Hooks come off whatever happens; what they measure is what a forward pass by hand gives."""
+from collections import Counter
+
 import pytest
 import torch
 from torch import nn
 
-from minifast.callback import Callback
+from minifast.callback import Callback, LearnerCallback
 from minifast.callbacks import ActivationStats, HookCallback, Hooks, dummy_eval, hook_output, hook_outputs, model_sizes
 from minifast.fakes import fake_learner
 from minifast.layers import simple_cnn
@@ -157,3 +159,50 @@ def test_show_callbacks_draws_the_loop_with_the_callbacks_at_their_events():
     learn.activation_stats = own
     learn.show_callbacks()
     assert learn.activation_stats is own
+
+
+CALLS = Counter()       # not in an attribute, which the guard would put back
+
+
+class Watching(HookCallback):
+    role = "watching"
+
+    def hook(self, module, inputs, output):
+        CALLS[type(self).__name__] += 1
+
+
+class Shaping(Watching):
+    role = "training"
+
+
+class OwnHooks(LearnerCallback):
+    """Registers functions of its own."""
+
+    role = "watching"
+
+    def on_train_begin(self):
+        def count(module, inputs):
+            self.backward()
+        layer = self.learn.model[1]
+        self.handles = [layer.register_forward_pre_hook(count), layer.register_full_backward_hook(self.backward)]
+
+    def backward(self, *args):
+        CALLS["OwnHooks"] += 1
+
+    def on_train_end(self):
+        for handle in self.handles:
+            handle.remove()
+
+
+class Poison(Callback):
+    def on_batch_begin(self, iteration, last_input, train):
+        return {"last_input": last_input * float("nan")} if iteration == 2 and train else None
+
+
+def test_the_guards_repetition_calls_no_hooks_of_those_who_watch():
+    learn = fake_learner(train_length=40, layers=[nn.Linear(5, 4), nn.Linear(4, 4)])
+    CALLS.clear()
+    with pytest.raises(FloatingPointError, match="batch 2.*the input"):
+        learn.fit(1, callbacks=[Watching(learn), Shaping(learn), OwnHooks(learn), Poison()])
+    assert CALLS["Watching"] == CALLS["OwnHooks"] == 16 and CALLS["Shaping"] == 16 + 2 * 3
+    assert n_hooks(learn.model) == 0

@@ -1,18 +1,22 @@
 """Ctrl-C, and the signals of schedulers."""
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from minifast.callback import Callback
 from minifast.callbacks import Checkpoint, MixUpCallback, Preempted
+from minifast.data import DataBunch
 from minifast.fakes import fake_learner
 from minifast.files import load_file
 
@@ -211,3 +215,22 @@ def test_checkpoints_of_two_names_can_be_written_at_once(tmp_path):
     outer.callbacks = [At(3, lambda: inner.fit(1, callbacks=[Checkpoint(inner, "inner")]))]
     outer.fit(1, checkpoint="outer")
     assert inner.stopped is outer.stopped is None
+
+
+def test_a_signal_to_a_whole_group_is_no_error_of_the_loader(tmp_path):
+    """It ends the workers too, and torch raises a RuntimeError for them wherever the program is."""
+    class Group(Callback):
+        def on_batch_end(self, iteration, train):
+            if train and iteration == 2:
+                workers = [p.pid for p in multiprocessing.active_children()]
+                assert workers
+                subprocess.run(["kill", "-TERM", *map(str, [*workers, os.getpid()])], check=True)
+                time.sleep(0.3)
+
+    dl = DataLoader(TensorDataset(torch.randn(400, 5), torch.arange(400) % 4), 4, num_workers=1)
+    learn = fake_learner(data=DataBunch(dl, loss_func=nn.CrossEntropyLoss()), path=tmp_path)
+    with pytest.raises(Preempted) as error:
+        learn.fit(1, callbacks=[Group(), Checkpoint(learn, "run", every=1)])
+    assert error.value.code == 143 and learn.stopped == "by Preempted in epoch 0, batch 2"
+    run = load_file(tmp_path / "models" / "run.ckpt")
+    assert run["position"]["num_batch"] >= 2

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from minifast.callback import Callback
-from minifast.callbacks import RNNTrainer, ShowGraph, TensorBoard, Timer
+from minifast.callbacks import CSVLogger, RNNTrainer, ShowGraph, TensorBoard, Timer
 from minifast.fakes import fake_learner
 
 
@@ -82,15 +82,54 @@ def test_show_graph_draws_in_a_notebook_and_nothing_elsewhere():
     pbar = types.SimpleNamespace(face="notebook", graph=lambda figure: shown.append(len(figure.axes[0].lines)))
 
     class Draw(Callback):   # after the recorder has this epoch
-        def on_epoch_end(self):
-            graph.on_epoch_end(pbar)
+        def on_epoch_end(self, epoch):
+            graph.on_epoch_end(epoch, pbar)
 
     graph = ShowGraph(learn)
-    learn.fit(2, callbacks=[graph, Draw()])
+    learn.fit(2, callbacks=Draw())
     assert shown == [3, 3]      # smoothed, raw, validation; drawn anew, not on top
-    graph.on_train_end()
+    graph.on_train_end(pbar)
     learn.fit(1, callbacks=graph)
     assert graph.figure is None
+
+
+def test_what_a_notebook_is_sent_grows_linearly(monkeypatch, tmp_path):
+    """A picture takes as long as the run has points, a redraw of the table has some rows: twice the epochs, twice of
+    both."""
+    drawn = sent = 0
+
+    def draw(graph):
+        nonlocal drawn
+        drawn += len(graph.learn.recorder.lrs)
+
+    def display(handle, shown, **kwargs):
+        nonlocal sent
+        sent += sum(map(len, shown.values())) if isinstance(shown, dict) else 50_000
+        return "handle"
+
+    monkeypatch.setattr(ShowGraph, "_draw", draw)
+    monkeypatch.setattr("minifast.progress._in_notebook", lambda: True)
+    monkeypatch.setattr("minifast.progress._display", display)
+    found = []
+    for n_epochs in (500, 1000):
+        drawn = sent = 0
+        learn = fake_learner(batch_size=10, train_length=10, valid_length=0, callback_fns=[ShowGraph, CSVLogger],
+                             path=tmp_path, silent=False)
+        learn.fit(n_epochs)
+        assert len((tmp_path / "history.csv").read_text().splitlines()) == 1 + n_epochs
+        found.append((drawn, sent))
+    assert found[1][0] <= 2.2 * found[0][0] and found[1][1] <= 2.2 * found[0][1]
+    assert found[1][0] < 150 * n_epochs
+
+
+def test_a_picture_of_the_last_epoch(monkeypatch):
+    monkeypatch.setattr("minifast.progress._in_notebook", lambda: True)
+    monkeypatch.setattr("minifast.progress._display", lambda *args, **kwargs: "handle")
+    drawn = []
+    monkeypatch.setattr(ShowGraph, "_draw", lambda graph: drawn.append(len(graph.learn.recorder.times)))
+    learn = fake_learner(batch_size=10, train_length=10, valid_length=0, callback_fns=[ShowGraph], silent=False)
+    learn.fit(302)
+    assert drawn[:101] == [*range(1, 102)] and drawn[101:104] == [103, 105, 107] and drawn[-1] == 302
 
 
 def test_a_graph_that_cannot_be_drawn_is_one_warning(monkeypatch):
