@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn, optim
 
-from .optimizer_state import fit_state, kind_of
+from .optimizer_state import fit_state, kind_of, order_of
 from .torch_private import (
     FUSED_KERNELS,
     add_one_to_all_,
@@ -184,7 +184,7 @@ class KernelStep:
         """What the kernel is called with, None unless all of it fits together.
 
         This is the whole check of a step, half a microsecond a parameter. The kernel goes through memory in a line:
-        equal strides and equal numbers of elements make it safe, and pair the right ones."""
+        equal numbers of elements make it safe, an equal order in memory pairs the right ones."""
         family, state = self.family, self.opt.state
         assert family is not None
         moments, steps = [], []
@@ -198,8 +198,12 @@ class KernelStep:
             laid_out = params + grads + (moments[0] if moments else [])
             sized = laid_out + [t for ms in moments[1:] for t in ms] if len(moments) > 1 else laid_out
             strides, sizes, n = [*map(Tensor.stride, laid_out)], [*map(Tensor.numel, sized)], len(params)
-            if strides != strides[:n] * (len(strides) // n) or sizes != sizes[:n] * (len(sizes) // n):
+            if sizes != sizes[:n] * (len(sizes) // n):
                 return None
+            if strides != strides[:n] * (len(strides) // n):
+                strides = [*map(order_of, laid_out)]
+                if strides != strides[:n] * (len(strides) // n):
+                    return None
             if moments and [*map(DTYPE, params)] != [*map(DTYPE, moments[0])]:
                 return None
             # the kernel would read them on the device
@@ -219,7 +223,7 @@ class KernelStep:
             if grad.shape != p.shape or grad.dtype != p.dtype or grad.device != p.device:
                 raise RuntimeError(f"the gradient of a parameter is {kind_of(grad)}, and it is {kind_of(p)} now: "
                                    "it was changed after the backward pass")
-            if grad.stride() != p.stride():
+            if order_of(grad) != order_of(p):
                 grads[i] = torch.empty_like(p).copy_(grad)
         names, state = family.moments(g), self.opt.state
         if self._job(g, params, grads) is None:
@@ -236,9 +240,10 @@ class KernelStep:
             ps = [params[i] for i in part]
             for p in ps:
                 for name in names:
-                    state[p].setdefault(name, family.new(p))
-                if family.counts:
-                    state[p].setdefault("step", torch.zeros((), dtype=torch.float32, device=p.device))
+                    if name not in state[p]:
+                        state[p][name] = family.new(p)
+                if family.counts and "step" not in state[p]:
+                    state[p]["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
             job = self._job(g, ps, [grads[i] for i in part])
             assert job is not None
             jobs.append((*job[:-1], first))

@@ -11,7 +11,8 @@ from torch import Tensor, optim
 
 from .checks import number, short
 
-__all__ = ["check_shapes", "check_sparse", "check_state", "check_value", "fit_state", "gives_decay", "kind_of"]
+__all__ = ["check_shapes", "check_sparse", "check_state", "check_value", "fit_state", "gives_decay", "kind_of",
+           "order_of"]
 
 Group = dict[str, Any]
 BELOW = {"lr": float("inf"), "mom": 1.0, "beta": 1.0, "wd": float("inf")}
@@ -73,9 +74,20 @@ def fit_state(p: Tensor, state: dict[str, Any], names: Sequence[str] = ()) -> No
             continue
         if name == "step" and names:
             state[name] = t.to(p.device, torch.float32).reshape(())
-        elif name in names and kind_of(t) != kind_of(p) or t.shape == p.shape and t.stride() != p.stride():
+        elif name in names and kind_of(t) != kind_of(p) or t.shape == p.shape and order_of(t) != order_of(p):
             like = p if name in names else t
             state[name] = torch.empty_like(p, dtype=like.dtype, device=like.device).copy_(t)
+
+
+def order_of(t: Tensor) -> tuple[int, ...]:
+    """How a tensor lies in memory: its strides, but for dimensions of one element, whose stride may be any number.
+
+    >>> a = torch.zeros(8, 1, 3, 3)
+    >>> b = a.to(memory_format=torch.channels_last)
+    >>> a.stride() == b.stride(), order_of(a) == order_of(b)
+    (False, True)
+    """
+    return tuple(stride for n, stride in zip(t.shape, t.stride(), strict=True) if n > 1)
 
 
 def check_state(opt: optim.Optimizer, state: Any, names: Callable[[Group], Sequence[str]] | None = None,

@@ -161,3 +161,24 @@ def test_hooks_around_the_kernel():
     p.grad = torch.ones(2)
     OptimWrapper(opt).step()
     assert seen == [[0, 0], [-1, -1]]
+
+
+def test_a_dimension_of_one_element_may_have_any_stride(monkeypatch):
+    """The gradient of a convolution over one channel has another stride there than its weight, channels last or not."""
+    torch.manual_seed(0)
+    ours = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Flatten(), nn.Linear(72, 2)).to(memory_format=torch.channels_last)
+    theirs = copy.deepcopy(ours)
+    opt = OptimWrapper(optim.Adam(ours.parameters(), lr=0.01, fused=True))
+    torchs = optim.Adam(theirs.parameters(), lr=0.01, fused=True)
+    fitted, real = [], opt.kernel._fitted
+    monkeypatch.setattr(opt.kernel, "_fitted", lambda *args: fitted.append(1) or real(*args))
+    for _ in range(5):
+        x = torch.randn(4, 1, 5, 5)
+        for net, step in ((ours, opt.step), (theirs, torchs.step)):
+            net.zero_grad()
+            net(x).square().mean().backward()
+            w = net[0].weight
+            w.grad = torch.empty_strided(w.shape, (9, 9, 3, 1)).copy_(w.grad)   # as a GPU's convolutions give it
+            step()
+    assert ours[0].weight.stride() == (9, 1, 3, 1) and len(fitted) == 1     # the first time, to make the state
+    assert all(map(torch.equal, ours.parameters(), theirs.parameters()))

@@ -54,12 +54,14 @@ def test_a_learner_is_on_the_current_gpu_by_default(tmp_path):
 
 
 class NoWaits(Callback):
-    """Between the second batch of an epoch and its last one, whatever waits for the GPU is an error."""
+    """Between the fifth batch of an epoch and its last one, whatever waits for the GPU is an error.
+
+    In the first ones DDP, too, settles how it goes on."""
 
     _order = -10_000
 
     def on_batch_begin(self, train, num_batch):
-        if train and num_batch == 1:
+        if train and num_batch == 4:
             torch.cuda.set_sync_debug_mode("error")
         if train and num_batch == 18 or not train:
             torch.cuda.set_sync_debug_mode("default")
@@ -187,8 +189,8 @@ def test_cuda_graphs_see_the_schedule_and_keep_the_metrics(tmp_path):
     for learn in (plain, graphs):
         learn.fit_one_cycle(2, 1e-2)
     assert graphs.recorder.lrs == plain.recorder.lrs
-    assert [m[0].item() for m in plain.recorder.metrics] == pytest.approx(
-        [m[0].item() for m in graphs.recorder.metrics], abs=0.05)
+    assert [float(m[0]) for m in plain.recorder.metrics] == pytest.approx(
+        [float(m[0]) for m in graphs.recorder.metrics], abs=0.05)
     torch.testing.assert_close(graphs.recorder.losses, plain.recorder.losses, rtol=1e-2, atol=1e-2)
     assert torch.equal(graphs.get_preds()[0], graphs.get_preds()[0])
 
