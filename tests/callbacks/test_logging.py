@@ -94,8 +94,8 @@ def test_show_graph_draws_in_a_notebook_and_nothing_elsewhere():
 
 
 def test_what_a_notebook_is_sent_grows_linearly(monkeypatch, tmp_path):
-    """A picture takes as long as the run has points, a redraw of the table has some rows: twice the epochs, twice of
-    both."""
+    """A picture takes as long as the run has points, a redraw of the table has some rows: a limit to both for each
+    epoch."""
     drawn = sent = 0
 
     def draw(graph):
@@ -117,9 +117,9 @@ def test_what_a_notebook_is_sent_grows_linearly(monkeypatch, tmp_path):
                              path=tmp_path, silent=False)
         learn.fit(n_epochs)
         assert len((tmp_path / "history.csv").read_text().splitlines()) == 1 + n_epochs
-        found.append((drawn, sent))
-    assert found[1][0] <= 2.2 * found[0][0] and found[1][1] <= 2.2 * found[0][1]
-    assert found[1][0] < 150 * n_epochs
+        assert drawn <= 100 * n_epochs
+        found.append(sent)
+    assert found[1] <= 2.1 * found[0]
 
 
 def test_a_picture_of_the_last_epoch(monkeypatch):
