@@ -2,5 +2,5 @@
 from . import basics
 from .basics import *
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = basics.__all__

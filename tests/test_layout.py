@@ -13,6 +13,7 @@ PACKAGE = ROOT / "minifast"
 
 # a module imports only from modules of a smaller rank
 RANKS = {
+    "deprecation": 1,
     "disk": 1,
     "distributed": 1,
     "frames": 1.2,

@@ -1,4 +1,6 @@
 """The pages in docs/: their blocks run, their links lead somewhere, and each is on the site."""
+import doctest
+import importlib
 import re
 import sys
 import traceback
@@ -6,6 +8,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+
+import minifast
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -29,6 +33,12 @@ def test_the_blocks_run_in_order(name, tmp_path, monkeypatch):
     for block in blocks(PAGES[name].read_text()):
         run(block, f"docs/{name}.md", names)
         plt.close("all")
+
+
+@pytest.mark.parametrize("name", ["run", "docstrings", "search"])
+def test_the_examples_of_the_site_s_programs(name):
+    pytest.importorskip("sphinx")
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
 def test_a_wrong_output_is_found():
@@ -65,6 +75,12 @@ def test_a_page_has_one_title_and_pictures_have_texts(name):
     text = re.sub(r"^```.*?^```", "", PAGES[name].read_text(), flags=re.M | re.S)
     assert text.startswith("# ") and len(re.findall(r"^# ", text, re.M)) == 1
     assert "![](" not in text
+
+
+def test_the_changelog_begins_with_this_version():
+    headings = re.findall(r"^##+ (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert headings[0].split()[0] == minifast.__version__
+    assert set(headings[1:]) <= {"Added", "Changed", "Deprecated", "Removed", "Mended", "Security"}
 
 
 def test_the_readme_is_short():
