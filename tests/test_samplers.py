@@ -14,6 +14,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from minifast.callback import Callback
 from minifast.callbacks.checkpoint import Checkpoint
 from minifast.callbacks.sampling import OverSamplingCallback
 from minifast.data import DataBunch
@@ -111,28 +112,30 @@ def test_a_sample_that_is_drawn_twice_is_changed_in_two_ways():
 
 
 def test_a_run_goes_on_exactly_and_another_sampler_is_refused(tmp_path):
-    def learner(sampler):
+    class Cut(Callback):
+        role = "watching"
+        at = None
+
+        def on_batch_begin(self, iteration):
+            if iteration == Cut.at:
+                raise RuntimeError("cut")
+
+    def learner(sampler, cut_at=None):
+        Cut.at = cut_at
         torch.manual_seed(0)
         data = DataBunch.from_arrays(X / N, Y, valid_pct=0, bs=100, seed=0, sampler=sampler, path=tmp_path)
-        return Learner(data, torch.nn.Linear(1, 3), silent=True)
+        return Learner(data, torch.nn.Linear(1, 3), silent=True, callbacks=Cut())
 
-    whole, cut = learner("balanced"), learner("balanced")
+    whole = learner("balanced")
     whole.fit(2, 0.1, checkpoint="whole")
-    calls = iter(range(100))
-    forward = cut.model.forward
-
-    def stop(x):
-        if next(calls) == 13:
-            raise RuntimeError("cut")
-        return forward(x)
-    cut.model.forward = stop
+    cut = learner("balanced", cut_at=13)
     with pytest.raises(RuntimeError, match="cut"):
         cut.fit(2, 0.1, callbacks=Checkpoint(cut, "cut", every=1))
     again = learner("balanced")
     again.fit(2, 0.1, checkpoint="cut")
     assert torch.equal(again.model.weight, whole.model.weight)
     (tmp_path / "models/cut.ckpt").unlink()
-    cut.model.forward, calls = stop, iter(range(100))
+    cut = learner("balanced", cut_at=13)
     with pytest.raises(RuntimeError, match="cut"):
         cut.fit(2, 0.1, callbacks=Checkpoint(cut, "cut", every=1))
     with pytest.raises(ValueError, match="sampler"):

@@ -17,6 +17,7 @@ from minifast.metrics import accuracy, r2_score, root_mean_squared_error
 from minifast.table_recipe import table_from_recipe
 from minifast.tabular import (
     BCEWithLogitsFlat,
+    Callback,
     Categorify,
     Checkpoint,
     DatasetType,
@@ -208,27 +209,25 @@ def test_other_data_is_refused():
 
 
 def test_a_run_on_a_table_goes_on_where_it_was_cut_off(tmp_path):
-    cut = {"at": None}
+    class Cut(Callback):
+        role = "watching"
+        at = None
 
-    def accuracy_until_cut(output, target):
-        if learner[-1].handler.state.epoch == cut["at"]:
-            raise RuntimeError("cut")
-        return accuracy(output, target)
+        def on_batch_begin(self, train, epoch):
+            if not train and epoch == Cut.at:
+                raise RuntimeError("cut")
 
-    learner = []
-
-    def run(name):
+    def run(name, cut_at=None):
+        Cut.at = cut_at
         torch.manual_seed(3)
         data = TabularDataBunch.from_df(table(400).drop(columns="spent"), "buys", bs=32, seed=3, path=tmp_path)
-        learner.append(tabular_learner(data, ps=0.2, emb_drop=0.1, metrics=accuracy_until_cut, silent=True))
-        learner[-1].fit_one_cycle(3, 1e-2, callbacks=Checkpoint(learner[-1], name, every=1))
-        return learner[-1]
+        learn = tabular_learner(data, ps=0.2, emb_drop=0.1, metrics=accuracy, silent=True)
+        learn.fit_one_cycle(3, 1e-2, callbacks=[Checkpoint(learn, name, every=1), Cut()])
+        return learn
     whole = run("whole")
-    cut["at"] = 1
     with pytest.raises(RuntimeError, match="cut"):
-        run("cut")
+        run("cut", cut_at=1)
     assert (tmp_path / "models/cut.ckpt").exists()
-    cut["at"] = None
     again = run("cut")
     assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True))
     assert whole.recorder.metrics == again.recorder.metrics and len(again.recorder.metrics) == 3
