@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from .checks import few_of, short
 from .utils import tensors_in
 
-__all__ = ["KINDS", "Program", "filled", "function_of"]
+__all__ = ["KINDS", "Operation", "Program", "filled", "function_of"]
 
 NAME = re.compile(r"aten\.([a-z][a-z0-9_]*)\.([A-Za-z][A-Za-z0-9_]*)")
 # those that begin with _ are torch's inner ones, which trust their arguments
+Operation = type(torch.ops.aten.add.Tensor)     # one function of torch, for arguments of certain types
 INNER = ("aten._adaptive_avg_pool2d.default", "aten._to_copy.default", "aten._softmax.default")
 # these look at files and at memory that is not theirs, or wait
 FORBIDDEN = ("from_file", "set", "set_", "as_strided", "as_strided_", "resize", "resize_", "resize_as", "resize_as_",
@@ -84,7 +85,7 @@ def function_of(name: str) -> Callable[..., Any]:
     else:
         packet, overload = found[1], found[2]
     function = getattr(getattr(torch.ops.aten, packet, None), overload, None)
-    if not isinstance(function, torch._ops.OpOverload):
+    if not isinstance(function, Operation):
         raise ValueError(f"this torch ({torch.__version__}) has no operation {name}")
     return function
 

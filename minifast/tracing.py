@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .checks import short
-from .program import KINDS, filled, function_of
+from .program import KINDS, Operation, filled, function_of
 from .torch_private import uncompiled
 from .utils import is_plain, map_tensors, run_model, tensors_in
 
@@ -118,7 +118,7 @@ def _written(made: Any, weights: set[str]) -> dict[str, Any]:
 
 
 def _operation(node: Any) -> str:
-    if isinstance(node.target, torch._ops.OpOverload):
+    if isinstance(node.target, Operation):
         name = str(node.target)
     else:
         name = getattr(node.target, "__name__", str(node.target))

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn, optim
+from torch.torch_version import TorchVersion
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import TensorDataset
 
@@ -97,6 +98,7 @@ def test_the_calls_of_a_batch(case, tmp_path, monkeypatch):
     assert counted[0] <= MOST[case][0] and counted[1] <= MOST[case][1], counted
 
 
+@pytest.mark.skipif(torch.__version__ < TorchVersion("2.14"), reason="older torch makes more operations of a pass")
 @pytest.mark.parametrize("case", MOST)
 def test_the_operations_of_a_batch(case, tmp_path, monkeypatch):
     counter = Operations()

@@ -153,6 +153,8 @@ class From(Callback):
 
     def __init__(self, batch, act): self.batch, self.act = batch, act
 
+    def state_dict(self): return {}
+
     def on_batch_end(self, train, iteration):
         if train and iteration + 1 == self.batch:
             self.act()
@@ -303,7 +305,10 @@ def test_torch_and_zip_programs_read_our_files(tmp_path):
 def test_tensors_that_are_spread_over_processes_are_refused_by_name(tmp_path):
     distributed = pytest.importorskip("torch.distributed.tensor")
     specs = distributed._dtensor_spec
-    mesh = torch.distributed.device_mesh.DeviceMesh("cpu", [0], _init_backend=False, _rank=0)
+    try:
+        mesh = torch.distributed.device_mesh.DeviceMesh("cpu", [0], _init_backend=False, _rank=0)
+    except TypeError:
+        pytest.skip("this torch makes no mesh without a group of processes")
     meta = specs.TensorMeta(torch.Size([2]), (1,), torch.float32)
     spec = specs.DTensorSpec(mesh, (distributed.Shard(0),), meta)
     part = distributed.DTensor(torch.ones(2), spec, requires_grad=False)

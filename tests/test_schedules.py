@@ -59,6 +59,9 @@ def by_torch(make, n=24, every=1, lr=0.1, opt_func=SGD):
 
 # ---- curves
 
+# torch up to 2.8 warns of the way in which its own SequentialLR steps
+pytestmark = pytest.mark.filterwarnings("ignore:The epoch parameter in")
+
 WARM = lambda opt: torch_lr.SequentialLR(opt, [torch_lr.LinearLR(opt, 1 / 25, total_iters=9),
                                                torch_lr.CosineAnnealingLR(opt, 15)], [9])
 
