@@ -20,8 +20,8 @@ from .utils import tensors_in
 __all__ = ["KINDS", "Operation", "Program", "filled", "function_of"]
 
 NAME = re.compile(r"aten\.([a-z][a-z0-9_]*)\.([A-Za-z][A-Za-z0-9_]*)")
-# those that begin with _ are torch's inner ones, which trust their arguments
 Operation = type(torch.ops.aten.add.Tensor)     # one function of torch, for arguments of certain types
+# those that begin with _ are torch's inner ones, which trust their arguments
 INNER = ("aten._adaptive_avg_pool2d.default", "aten._to_copy.default", "aten._softmax.default")
 # these look at files and at memory that is not theirs, or wait
 FORBIDDEN = ("from_file", "set", "set_", "as_strided", "as_strided_", "resize", "resize_", "resize_as", "resize_as_",

@@ -59,7 +59,7 @@ class RunState:
             self._classes[holder.place] = kept.classes
             self._note(holder.place, kept)
         for name, dl in named_loaders(learn.data).items():
-            if dl.dl is not None and getattr(dl.dl, "num_workers", 0) and name != "fixed":
+            if dl.dl is not None and name != "fixed" and bool(getattr(dl.dl, "num_workers", 0)):
                 self._note_workers(name, dl)
         self.begin_pass()
 
