@@ -90,7 +90,11 @@ def begin(timeout: float) -> bool:
         torch.cuda.set_device(local_device())
     if not dist.is_initialized():
         from torch.distributed.rendezvous import rendezvous
-        here.store, number, size = next(rendezvous("env://", timeout=limit))
+        store, number, size = next(rendezvous("env://", timeout=limit))
+        # torchrun's store outlives a restart, and would give addresses of processes that are gone. (Machines count
+        # their restarts each for itself, so that of several machines the count is no common name.)
+        alone = os.environ.get("LOCAL_WORLD_SIZE") == str(size)
+        here.store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0) if alone else 0}", store)
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", store=here.store, rank=number,
                                 world_size=size, timeout=limit)
         atexit.register(_leave)

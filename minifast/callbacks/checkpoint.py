@@ -67,6 +67,7 @@ class Checkpoint(LearnerCallback):
         self.allow: list[str] = listify(allow)
         self.lock: Any = None
         self.trained: Any = None
+        self.continued = ""     # where this run went on
 
     def state_dict(self) -> dict[str, Any]:
         return {}   # what it keeps is about the file
