@@ -94,7 +94,8 @@ def begin(timeout: float) -> bool:
         # torchrun's store outlives a restart, and would give addresses of processes that are gone. (Machines count
         # their restarts each for itself, so that of several machines the count is no common name.)
         alone = os.environ.get("LOCAL_WORLD_SIZE") == str(size)
-        here.store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0) if alone else 0}", store)
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0) if alone else 0
+        here.store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", store=here.store, rank=number,
                                 world_size=size, timeout=limit)
         atexit.register(_leave)
@@ -245,6 +246,8 @@ class _Process:
     def __call__(self, *args: Any) -> Any:
         from torch.distributed.elastic.multiprocessing.errors import record
         torch.set_num_threads(1)    # as torchrun; and threads do not survive a fork
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)   # the agent's handlers are not this process's
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         return record(self.work)(*args)
 
     def work(self, *args: Any) -> Any:

@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from .distributed import rank, world
+from .distributed import gathered, rank, together, world
 from .progress import say
 from .run_state import RunState
 from .same_run import LENGTH, check_allowed, differences, without_curves
 from .snapshot import Moment, words
 from .state import RETURNS
-from .utils import map_tensors, set_rng_state, tensors_in
+from .utils import map_tensors, rng_state, set_rng_state, tensors_in
 
-__all__ = ["POSITION", "before_validation", "check_run", "name_lost", "refuse_another", "say_where",
+__all__ = ["POSITION", "before_validation", "check_run", "name_lost", "of_each", "refuse_another", "say_where",
            "take_back"]
 
 POSITION = ("n_epochs", "n_updates", "epoch", "num_batch", "iteration", "update", "smooth_loss", "last_metrics",
@@ -109,8 +109,7 @@ def take_back(learn: Any, run: dict[str, Any], state: RunState, path: Path, now:
         before.put_back()
         raise ValueError(f"{path} belongs to another model or optimizer, or is damaged: {e}. Nothing is loaded from "
                          "it") from e
-    if rank() < len(run.get("generators", [])):     # of each of several processes
-        set_rng_state(run["generators"][rank()])
+    _take_own(learn, run)
     for group, values in zip(learn.opt.opt.param_groups, wanted, strict=True):
         group.update(values)
     if lost:
@@ -123,6 +122,28 @@ def take_back(learn: Any, run: dict[str, Any], state: RunState, path: Path, now:
     if position["smooth_loss"] is not None:
         position["smooth_loss"] = position["smooth_loss"].to(learn.data.device)
     return position, bool(position["stop_training"]) or position["epoch"] >= position["n_epochs"]
+
+
+def of_each(learn: Any) -> dict[str, Any]:
+    """What differs between the processes of a run: generators, and gradients that are not added up yet."""
+    if not together(learn):
+        return {}
+    apart = learn.parallel is not None and not learn.parallel.require_backward_grad_sync
+    grads = {i: p.grad.cpu() for i, p in enumerate(learn.model.parameters()) if p.grad is not None} if apart else {}
+    return {"generators": gathered(rng_state()), "gradients": gathered(grads)}
+
+
+def _take_own(learn: Any, run: dict[str, Any]) -> None:
+    generators, gradients = run.get("generators", []), run.get("gradients", [])
+    if rank() < len(generators):
+        set_rng_state(generators[rank()])
+    if not any(gradients):
+        return
+    for i, p in enumerate(learn.model.parameters()):
+        if i in gradients[0]:   # for another number of processes: each has the mean, and so has the mean of them
+            every = [held[i].to(p.device) for held in gradients]
+            grad = every[rank()] if len(every) == world() else torch.stack(every).mean(0)
+            p.grad = torch.empty_like(p).copy_(grad)
 
 
 def say_where(learn: Any, path: Path, position: dict[str, Any], run: dict[str, Any], finished: bool) -> str:

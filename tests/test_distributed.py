@@ -360,9 +360,9 @@ class Cut(Callback):
             signal.raise_signal(self.number)
 
 
-def resumable(folder, callbacks=(), every=1, dropout=0.3, **kwargs):
+def resumable(folder, callbacks=(), every=1, dropout=0.3, n_step=1, **kwargs):
     learn = learner(bs=8, dropout=dropout, path=folder, **kwargs)
-    added = [EMA(learn, 0.9), GradientAccumulation(learn, 2), SaveModelCallback(learn)] if kwargs.get("rich") else []
+    added = [EMA(learn, 0.9), GradientAccumulation(learn, n_step), SaveModelCallback(learn)]
     saves = Checkpoint(learn, "run", every=every)
     try:
         learn.fit_one_cycle(3, 0.05, callbacks=[*added, saves, *callbacks])
@@ -393,7 +393,7 @@ def test_a_run_goes_on_byte_for_byte_after_a_kill(tmp_path):
 
 
 def test_a_run_goes_on_in_another_number_of_processes(tmp_path, capfd):
-    plain = partial(resumable, dropout=0.0)
+    plain = partial(resumable, dropout=0.0, n_step=3)
     whole = plain(tmp_path / "whole")
     for first, then in ((2, 1), (1, 2), (2, 3)):
         folder = tmp_path / f"{first}{then}"
@@ -408,12 +408,13 @@ def test_a_run_goes_on_in_another_number_of_processes(tmp_path, capfd):
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "KeyboardInterrupt"), (signal.SIGUSR1, "Preempted")])
 def test_a_signal_to_one_process_ends_all_after_the_same_batch(tmp_path, number, name):
-    whole = run(resumable, 2, tmp_path / "whole")
-    for rank, iteration in ((1, 4), (0, 11)):
-        stopped = run(partial(resumable, callbacks=[Cut(rank, iteration, number)], every=1000), 2, tmp_path / "cut")
+    whole = run(partial(resumable, n_step=3), 2, tmp_path / "whole")
+    for rank, iteration in ((1, 4), (0, 11)):   # within a window of three batches, where gradients are not added up yet
+        stopped = run(partial(resumable, callbacks=[Cut(rank, iteration, number)], every=1000, n_step=3), 2,
+                      tmp_path / "cut")
         assert stopped[0][-2:] == stopped[1][-2:] and stopped[0][-2] == name
         assert stopped[0][-1] in (iteration + 1, iteration + 2)     # of the batch at hand the sum may be done already
-    continued = run(resumable, 2, tmp_path / "cut")
+    continued = run(partial(resumable, n_step=3), 2, tmp_path / "cut")
     assert all(equal(a[0], b[0]) and a[1:] == b[1:] for a, b in zip(whole, continued, strict=True))
 
 

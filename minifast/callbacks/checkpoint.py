@@ -13,14 +13,14 @@ from ..checks import file_name, flag, positive_float, positive_int
 from ..disk import lock, previous_of
 from ..distributed import once
 from ..files import RUN, load_run, save_file
-from ..going_on import POSITION, before_validation, check_run, name_lost, refuse_another, say_where, take_back
+from ..going_on import POSITION, before_validation, check_run, name_lost, of_each, refuse_another, say_where, take_back
 from ..order import Order
 from ..run_state import RunState
 from ..same_run import named, settings
 from ..sharded import load_parts, save_parts
 from ..snapshot import plain
 from ..state import Changes
-from ..utils import listify, rng_state
+from ..utils import listify
 from .probe import not_finite
 
 __all__ = ["Checkpoint"]
@@ -61,13 +61,12 @@ class Checkpoint(LearnerCallback):
         super().__init__(learn)
         path = learn.path / learn.model_dir / f"{file_name('a checkpoint', name)}.ckpt"
         self.path = path.absolute()     # once: a program may go to another folder
-        self.previous = previous_of(self.path)
+        self.previous, self.continued = previous_of(self.path), ""
         self.every = None if every is None else positive_int("every", every)
         self.seconds, self.extend = positive_float("seconds", seconds), flag("extend", extend)
         self.allow: list[str] = listify(allow)
         self.lock: Any = None
         self.trained: Any = None
-        self.continued = ""     # where this run went on
 
     def state_dict(self) -> dict[str, Any]:
         return {}   # what it keeps is about the file
@@ -83,9 +82,9 @@ class Checkpoint(LearnerCallback):
         name_lost(self.state)
         if run is not None:
             return self._go_on(run, fields)
-        begun = save_parts(learn, self._run(fields), self.path)
+        run = save_parts(learn, self._run(fields), self.path)
         once(learn, lambda: self.previous.unlink(missing_ok=True))  # of another run, whose file has been deleted
-        once(learn, lambda: save_file(begun, self.path))    # what cannot be written is an error now, not in an hour
+        once(learn, lambda: save_file(run, self.path))      # what cannot be written is an error now, not in an hour
         return None
 
     def on_epoch_begin(self) -> None:
@@ -137,8 +136,7 @@ class Checkpoint(LearnerCallback):
             warnings.warn(f"{self.path} could not be written ({e}); training goes on")
 
     def _run(self, fields: dict[str, Any]) -> dict[str, Any]:
-        generators = {"generators": processes.gathered(rng_state())} if processes.together(self.learn) else {}
-        return {"what": RUN, "settings": self.settings, **self.state.state(), **generators,
+        return {"what": RUN, "settings": self.settings, **self.state.state(), **of_each(self.learn),
                 "position": plain({name: fields[name] for name in POSITION})}
 
     def _go_on(self, run: dict[str, Any], fields: dict[str, Any]) -> Changes:

@@ -8,6 +8,7 @@ generators of both processes must then be byte for byte those of the run that no
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import pickle
 import random
@@ -18,6 +19,7 @@ import time
 import uuid
 import warnings
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import torch
@@ -59,6 +61,8 @@ class Begun(Callback):
 def work(config: str, folder: Path, kills: dict[int, tuple[str, int]], pause: float = 0.0) -> dict[str, str]:
     """Train a configuration in this process, one of two. kills: for a process what it dies of, in the first attempt."""
     warnings.simplefilter("ignore")
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)   # the agent's handlers are not this process's
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     runs.np.random.seed(0)
@@ -105,21 +109,28 @@ def stopped(config: str, folder: Path, chance: random.Random) -> tuple[list[dict
                 if started[i].is_alive():
                     os.kill(started[i].pid, number)
             n += 1
-        found = {}
-        while len(found) < 2:
+        found, outside = {}, False
+        while len(found) < 2 and not outside:
             if time.monotonic() - begun > SECONDS:
                 raise AssertionError(f"{config}: a hang after {signal.Signals(number).name} to {to}")
-            i, result, error = queue.get(timeout=SECONDS)
-            found[i] = result, error
+            with contextlib.suppress(Empty):
+                i, result, error = queue.get(timeout=0.1)
+                found[i] = result, error
+            # before the fit or after it a signal ends a process as it does any program
+            outside = any(p.exitcode is not None and p.exitcode < 0 for p in started)
         for p in started:
+            if outside:
+                p.kill()
             p.join(10)
         for file in folder.glob("begun *"):
             file.unlink()
+        if outside:
+            continue
         ends = {str(error).strip().splitlines()[-1].split(":")[0] if error else "" for _, error in found.values()}
         if ends == {""}:
             return [pickle.loads(found[i][0]) for i in range(2)], n
         texts = [str(error) for _, error in found.values()]
-        places = {line for text in texts for line in text.splitlines() if line.startswith("in epoch")}
+        places = {line.split(";")[0] for text in texts for line in text.splitlines() if line.startswith("in epoch")}
         if len(places) > 1 or not all("KeyboardInterrupt" in text or "Preempted" in text for text in texts):
             raise AssertionError(f"{config}: the processes ended differently: {texts}")
 
