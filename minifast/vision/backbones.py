@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import short
+from ..layers import AdaptiveConcatPool2d
 
 __all__ = ["Backbone", "backbone", "create_body", "features_of"]
 
@@ -56,7 +57,7 @@ RULES = {
     "MaxVit": Rule(-1, ("1.2",)),
     "VisionTransformer": Rule(0, ()),   # it is kept whole, see `_whole`
 }
-POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.MaxPool2d)
+POOLS = (AdaptiveConcatPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.MaxPool2d)
 
 
 @dataclass
