@@ -13,7 +13,7 @@ from .checks import ListedPath, as_path, positive_int
 from .datasets import data_folder
 
 __all__ = ["tensor", "array", "listify", "ls", "Config", "is_listy", "is_tuple", "ifnone", "noop", "range_of", "chunks",
-           "arrays_split", "random_split", "partition", "index_row", "one_hot", "to_int", "to_np"]
+           "arrays_split", "partition", "index_row", "one_hot", "to_int", "to_np"]
 
 T = TypeVar("T")
 
@@ -144,21 +144,6 @@ def arrays_split(mask: Any, *arrs: Any) -> list[tuple[Any, ...]]:
     if wrong := [len(a) for a in given if len(a) != len(mask)]:
         raise ValueError(f"the mask has {len(mask)} rows, and an array {wrong[0]}")
     return [tuple(a[mask] for a in given), tuple(a[~mask] for a in given)]
-
-
-def random_split(valid_pct: float, *arrs: Any) -> list[tuple[Any, ...]]:
-    """Of each array the rows to train on and those to validate on, a part `valid_pct`: see `arrays_split`. Drawn by
-    numpy's global generator.
-
-    >>> [len(part[0]) for part in random_split(0.25, list(range(8)))]
-    [6, 2]
-    """
-    if not 0 <= valid_pct < 1:
-        raise ValueError(f"valid_pct is a part from 0 to below 1, not {valid_pct}")
-    n = len(arrs[0])
-    mask = np.ones(n, bool)
-    mask[np.random.permutation(n)[:int(valid_pct * n)]] = False
-    return arrays_split(mask, *arrs)
 
 
 def index_row(a: Any, idxs: Any) -> Any:

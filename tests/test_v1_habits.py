@@ -302,7 +302,7 @@ def test_more_names_of_a_star_import():
     names = {}
     exec("from minifast.vision import *", names)
     expected = """os re gc gzip pickle random math json shutil Collection Tuple Dataset DataLoader TensorDataset
-        itemgetter array PIL Config listify ls is_listy is_tuple ifnone noop range_of chunks arrays_split random_split
+        itemgetter array PIL Config listify ls is_listy is_tuple ifnone noop range_of chunks arrays_split
         partition index_row one_hot to_int to_np children requires_grad apply_init in_channels trainable_params
         set_bn_eval cnn_learner create_cnn create_cnn_model create_body create_head unet_learner load_learner models"""
     assert set(expected.split()) - set(names) == set()
