@@ -25,6 +25,7 @@ from torch import Tensor, nn, optim
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from . import (
+    blocks,
     callback,
     callbacks,
     columns,
@@ -51,6 +52,7 @@ from . import (
     stepper,
     torch_core,
 )
+from .blocks import *
 from .callback import *
 from .callbacks import *
 from .columns import *
@@ -103,7 +105,7 @@ Tuple: Any = tuple  # of typing, in v1's time
 __all__ = ["np", "torch", "F", "nn", "optim", "Tensor", "partial", "Path", "Any", "plt", "pd", "models", "PIL", "os",
            "re", "gc", "gzip", "pickle", "random", "math", "json", "shutil", "itemgetter", "Collection", "Tuple",
            "Dataset", "DataLoader", "TensorDataset", "AdamW", "FusedAdam"]
-for _module in (callback, callbacks, columns, confusion, core, data, datasets, denominators, device_loader, inference,
-                interpret, layers, learner, loaders, losses, metrics, model_loss, optimizer, order, recorder, runs,
+for _module in (blocks, callback, callbacks, columns, confusion, core, data, datasets, denominators, device_loader,
+                inference, interpret, layers, learner, loaders, losses, metrics, model_loss, optimizer, order, recorder, runs,
                 scores, state, stepper, torch_core):
     __all__ += _module.__all__

@@ -40,6 +40,7 @@ RANKS = {
     "fused": 5.7,
     "optimizer": 6,
     "layers": 7,
+    "blocks": 7.1,
     "columns": 6.9,
     "metrics": 7,
     "confusion": 7,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..blocks import bn_drop_lin
 from ..checks import number, positive_int
 from ..data import DataBunch
 from ..layers import AdaptiveConcatPool2d, Flatten
@@ -50,8 +51,7 @@ def create_head(nf: int, nc: int, lin_ftrs: Sequence[int] | None = None, ps: flo
                          "linear layers")
     layers: list[nn.Module] = [AdaptiveConcatPool2d() if concat_pool else nn.AdaptiveAvgPool2d(1), Flatten()]
     for i, p in enumerate(drops):
-        layers += [nn.BatchNorm1d(widths[i]), *([nn.Dropout(p)] if p else []), nn.Linear(widths[i], widths[i + 1]),
-                   *([nn.ReLU(inplace=True)] if i < len(drops) - 1 else [])]
+        layers += bn_drop_lin(widths[i], widths[i + 1], True, p, nn.ReLU(True) if i < len(drops) - 1 else None)
     return nn.Sequential(*layers, *([nn.BatchNorm1d(nc, momentum=0.01)] if bn_final else []))
 
 
