@@ -64,8 +64,9 @@ def data_objects(dl: Any, name: str) -> Iterator[tuple[str, Any, dict[str, Any]]
             parts.pop("_iterator", None)    # of workers that are kept: see `DeviceDataLoader.load_state_dict`
         held = {key: v if _moves(v) or not isinstance(v, types.CellType) else v.cell_contents
                 for key, v in parts.items()}
-        if moving := {key: v for key, v in held.items() if _moves(v)}:
-            yield place, x, moving
+        moving = {key: v for key, v in held.items() if _moves(v)}
+        if moving or hasattr(x, "__dict__") and not isinstance(x, FUNCTIONS):
+            yield place, x, moving  # without any too: it may get some
         places += [(f"{place}.{key}", v) for key, v in held.items() if key not in moving and _may_hold(v)]
 
 

@@ -93,6 +93,8 @@ def take_back(learn: Any, run: dict[str, Any], state: RunState, path: Path, now:
     """
     position, allowed = dict(run["position"]), {*allow, *(LENGTH if extend else ())}
     changed = {*differences(run["settings"], now)} & allowed
+    if others := [name for name in state.others(run) if not any(part in name for part in changed)]:
+        warnings.warn(f"{path} was begun with others here, and what is set now holds: {', '.join(others[:5])}")
     before = Moment(learn, [*state.callbacks.values(), learn.recorder])
     wanted = [{key: g[key] for key in changed if key in g} for g in learn.opt.opt.param_groups]
 

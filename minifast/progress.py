@@ -37,9 +37,10 @@ def say(text: str, *out: Any) -> None:
     >>> say("all is well")
     all is well
     """
-    if sys.stdout is not None and not rank():   # a Python without a console has none
+    to = out[0] if out else sys.stdout
+    if to is not None and not rank():   # a Python without a console has none
         try:
-            _put(sys.stdout, f"{text}\n")
+            _put(to, f"{text}\n")
         except Exception as e:
             _warn(e)
 

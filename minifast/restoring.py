@@ -84,10 +84,17 @@ def _sort(x: Any) -> str:
     return next((name for name, types in SORTS.items() if isinstance(x, types)), "object")
 
 
+def _memory(x: Tensor) -> int:
+    """Where a tensor's numbers are; 0 if it has none."""
+    plain = x.layout is torch.strided and not nn.parameter.is_lazy(x) and not x.is_meta
+    return x.untyped_storage().data_ptr() if plain else 0
+
+
 class _Back:
     def __init__(self, own: Mapping[str, Any], classes: Mapping[str, type], lost: list[tuple[str, str]]) -> None:
         self.own, self.classes, self.lost = own, classes, lost
         self.ours = {id(x) for x in own.values()}
+        self.memory = {_memory(x) for x in own.values() if isinstance(x, Tensor)} - {0}
         self.at: dict[str, Any] = {}        # what has been put back, by its place
         self.taken: dict[int, Any] = {}     # the same by id: two values do not go into one living object
 
@@ -138,7 +145,9 @@ class _Back:
     def _tensor(self, living: Any, kept: Tensor, where: str) -> Tensor:
         if isinstance(living, Tensor):
             alike = [(t.shape, t.dtype, t.layout) for t in (living, kept)]
-            if self._free(living) and living.is_leaf and not living.is_inference() and alike[0] == alike[1]:
+            if _memory(living) in self.memory:  # a view of a weight, which has been put back
+                kept = living if alike[0] == alike[1] and torch.equal(living, kept) else kept.to(living.device)
+            elif self._free(living) and living.is_leaf and not living.is_inference() and alike[0] == alike[1]:
                 with torch.no_grad():
                     living.copy_(kept)
                 kept = living

@@ -18,7 +18,7 @@ from .module_state import attributes, set_attributes
 from .restoring import put_back
 from .sharded import class_of
 from .snapshot import learner_state, load_learner_state
-from .utils import map_tensors
+from .utils import map_tensors, tensors_in
 
 __all__ = ["RunState"]
 
@@ -87,6 +87,18 @@ class RunState:
         watching = {f"callback {name}" for name, cb in self.callbacks.items() if role_of(cb) not in ("training", "fit")}
         return [h.place for h in self._holders() if h.place.startswith(("model", "loss function", "callback "))
                 and h.place not in watching]
+
+    def others(self, state: dict[str, Any]) -> list[str]:
+        """Attributes of model, loss function and callbacks that the run has not changed, and that are others here, in
+        words; numbers of tensors apart."""
+        found = []
+        for place in self.places() if state["process"] != PROCESS else ():
+            kept, changed = state["parts"].get(place, {}), state["changed"].get(place, [])
+            for name, now in self._before.get(place, {}).items():
+                if name in kept and name not in changed and not tensors_in((kept[name], now)) \
+                        and not same(small(kept[name]), now):
+                    found.append(f"{place}, attribute {name}")
+        return found
 
     def put_back(self, state: dict[str, Any], leave: Callable[[str, str], bool] = lambda place, name: False) -> Lost:
         """Take back what `state` returned; returns places and types of what could not be put back.
@@ -157,9 +169,8 @@ class RunState:
         for part, root in (("model", learn.model), ("loss function", learn.loss_func)):
             if isinstance(root, nn.Module):
                 for name, m in root.named_modules():
-                    if held := attributes(m):
-                        place = f"{part}{'.' * bool(name)}{name} ({class_of(m).__name__})"
-                        yield Holder(place, held, partial(set_attributes, m), type(m))
+                    place = f"{part}{'.' * bool(name)}{name} ({class_of(m).__name__})"
+                    yield Holder(place, attributes(m), partial(set_attributes, m), type(m))
         if not isinstance(learn.loss_func, nn.Module):
             yield Holder("loss function", {"itself": learn.loss_func}, None)
         seen: set[int] = set()

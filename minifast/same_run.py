@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.utils.data import ConcatDataset, Subset
 from .callback import Callback, role_of
 from .checks import did_you_mean
 from .data_objects import named_loaders
-from .kinds import FUNCTIONS, OBJECT, PLAIN, described, fields, kind_of
+from .kinds import FUNCTIONS, OBJECT, PLAIN, described, fields, kind_of, of_library
 from .sharded import class_of
 from .snapshot import plain
 from .state import State
@@ -113,9 +114,18 @@ def described_with(x: Any, depth: int = 0) -> str:
     """A loss function, a transform or the like with its arguments, in a line without addresses."""
     if isinstance(x, partial):
         return f"{described_with(x.func, depth + 1)} with {in_words([list(x.args), x.keywords], depth + 1)}"
+    if isinstance(x, FunctionType) and not of_library(x.__module__):
+        return f"{described(x)} (code {_hash(_code(x.__code__))})"
     if isinstance(x, FUNCTIONS) or isinstance(x, type) or not hasattr(x, "__dict__"):
         return described(x)
     return f"{type(x).__name__}({', '.join(f'{k}={v}' for k, v in arguments_of(x, (), depth).items())})"
+
+
+def _code(code: CodeType) -> str:
+    """What a function does, without names of files and numbers of lines."""
+    inner = [_code(c) if isinstance(c, CodeType) else repr(sorted(c, key=repr) if isinstance(c, frozenset) else c)
+             for c in code.co_consts]
+    return repr((code.co_code, code.co_names, code.co_varnames, inner))
 
 
 def arguments_of(x: Any, without: Sequence[str] = (), depth: int = 0) -> dict[str, Any]:

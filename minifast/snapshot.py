@@ -90,6 +90,7 @@ class Moment:
         self._contents: list[tuple[Any, Any, Any]] = []     # object, its kind, its contents
         self._tensors: list[tuple[Tensor, Tensor, bool, Tensor | None]] = []    # with copy, requires_grad, gradient
         self._arrays: list[tuple[Any, Any]] = []
+        self._names: list[tuple[Any, set[str]]] = []    # of the attributes of data sets and the like
         roots = [(name, part) for name, part in (("model", learn.model), ("loss function", learn.loss_func))]
         modules = [m for _, part in roots if isinstance(part, nn.Module) for m in part.modules()]
         # what the learner holds is not walked through from a callback that refers to it
@@ -126,6 +127,7 @@ class Moment:
     def _keep_moving(self, x: Any, moving: dict[str, Any], place: str) -> None:
         if hasattr(x, "__dict__"):
             self._contents.append((x, None, moving))
+            self._names.append((x, set(vars(x))))
         for key, value in moving.items():
             self._walk(value, f"{place}.{key}")
 
@@ -196,6 +198,9 @@ class Moment:
                 vars(x).update({key: v for key, v in state.items() if key in vars(x)})
             elif not _unchanged(x, state):
                 kind.fill(x, state)
+        for x, names in self._names:
+            for name in vars(x).keys() - names:
+                delattr(x, name)
         for x, copied in self._arrays:
             if x.flags.writeable:
                 x[...] = copied
