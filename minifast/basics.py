@@ -106,6 +106,6 @@ __all__ = ["np", "torch", "F", "nn", "optim", "Tensor", "partial", "Path", "Any"
            "re", "gc", "gzip", "pickle", "random", "math", "json", "shutil", "itemgetter", "Collection", "Tuple",
            "Dataset", "DataLoader", "TensorDataset", "AdamW", "FusedAdam"]
 for _module in (blocks, callback, callbacks, columns, confusion, core, data, datasets, denominators, device_loader,
-                inference, interpret, layers, learner, loaders, losses, metrics, model_loss, optimizer, order, recorder, runs,
-                scores, state, stepper, torch_core):
+                inference, interpret, layers, learner, loaders, losses, metrics, model_loss, optimizer, order, recorder,
+                runs, scores, state, stepper, torch_core):
     __all__ += _module.__all__
