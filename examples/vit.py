@@ -28,7 +28,7 @@ def layer_decay(model, lr, decay=0.75):
     return [lr * decay ** (n - i) for i in range(n + 1)]
 
 
-def main(n=1797, depth=3, epochs=20):
+def main(n=1797, depth=2, epochs=15):
     torch.manual_seed(0)
     x, y = load_digits(return_X_y=True)
     x = (x / 16).reshape(-1, 1, 8, 8).astype(np.float32)
