@@ -128,15 +128,15 @@ def simple_cnn(actns: Sequence[int], kernel_szs: Sequence[int] | None = None, st
 # ---- a model as a list of layers
 
 class ParameterModule(nn.Module):
-    """A parameter that belongs to no layer, as a layer.
+    """A parameter that belongs to no layer, as a layer; `own_name` is its name where it belongs.
 
     >>> ParameterModule(nn.Parameter(torch.zeros(3))).val.shape
     torch.Size([3])
     """
 
-    def __init__(self, p: nn.Parameter) -> None:
+    def __init__(self, p: nn.Parameter, own_name: str = "") -> None:
         super().__init__()
-        self.val = p
+        self.val, self.own_name = p, own_name
 
 
 def flatten_model(model: nn.Module) -> list[nn.Module]:
@@ -149,7 +149,7 @@ def flatten_model(model: nn.Module) -> list[nn.Module]:
     children = list(model.children())
     if not children:
         return [model]
-    own: list[nn.Module] = [ParameterModule(p) for p in model.parameters(recurse=False)]
+    own: list[nn.Module] = [ParameterModule(p, name) for name, p in model.named_parameters(recurse=False)]
     return list(dict.fromkeys([*own, *(leaf for child in children for leaf in flatten_model(child))]))
 
 

@@ -6,6 +6,7 @@ from torch import nn, optim
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from minifast.fused import AdamW, FusedAdam
+from minifast.layers import split_model
 from minifast.optimizer import OptimWrapper
 
 
@@ -251,3 +252,19 @@ def test_wrapping_twice_is_refused():
     opt = OptimWrapper.create(AdamW, 0.1, [nn.Linear(2, 1)])
     with pytest.raises(TypeError, match="wrapped already"):
         OptimWrapper(opt)
+
+
+@pytest.mark.parametrize("in_groups", [False, True])
+def test_bn_wd_false_spares_the_biases_of_attention_and_recurrent_layers_too(in_groups):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block, self.rnn = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), nn.GRU(4, 4)
+            self.unbiased = nn.Parameter(torch.zeros(1))
+    net = Net()
+    groups = split_model(net, [net.rnn]) if in_groups else [net]
+    opt = OptimWrapper.create(optim.SGD, 0.1, groups, wd=0.5, bn_wd=False)
+    spared = {id(p) for g in opt.opt.param_groups if not g["decays"] for p in g["params"]}
+    assert {name for name, p in net.named_parameters() if id(p) in spared} == {
+        name for name, _ in net.named_parameters() if "bias" in name.replace("unbiased", "") or "norm" in name}
+    assert len(spared) == 10
