@@ -56,6 +56,8 @@ def links_on_site(text, docname):
     up = "../" * docname.count("/")
     text = re.sub(r"\]\(\.\./examples/?\)", "](examples.md)", text)
     text = re.sub(r"\]\(\.\./examples/([\w.]+)\)", lambda m: f"](examples.md#{m[1].replace('.', '').lower()})", text)
+    here = (DOCS.parent / docname).parent       # a folder is no page: what links to one is text
+    text = re.sub(r"\[([^\]]+)\]\(([\w./]+)\)", lambda m: m[1] if (here / m[2]).is_dir() else m[0], text)
     return re.sub(r"\[([^\]]+)\]\((?:\.\./)*minifast/([\w/]+)\.py\)",
                   lambda m: f'<a href="{up}source/minifast/{m[2]}.html">{m[1]}</a>', text)
 
