@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -101,7 +100,8 @@ class OptimWrapper:
             params = [p for p in layers.parameters() if p.requires_grad and p not in seen]
             seen.update(params)
             spared = set() if bn_wd else {p for m in layers.modules() for name, p in m.named_parameters(recurse=False)
-                                          if isinstance(m, NORM_LAYERS) or re.search("(^|_)bias", getattr(m, "own_name", name))}
+                                          if isinstance(m, NORM_LAYERS)
+                                          or "_bias" in "_" + getattr(m, "own_name", name)}
             groups.append({"params": [p for p in params if p not in spared], "layer_group": i, "decays": True})
             if rest := [p for p in params if p in spared]:
                 groups.append({"params": rest, "layer_group": i, "decays": False})
