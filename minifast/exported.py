@@ -35,9 +35,10 @@ def load_learner(path: Path | str, file: Path | str | None = None, test: Sequenc
     model: that gets the weights, for a file that was written with `program=False`.
     device: to predict on; None: the GPU if there is one.
 
-    `predict`, `get_preds(files)`, `TTA` and the like give what the exported learner gave: on the same machine, device
-    and number of threads bit for bit. Reading runs no code from the file. What the program computes of a few numbers is
-    compared with what it did when it was written.
+    `predict` and `get_preds(files)` give what the exported learner gave: on the same machine, device and number of
+    threads bit for bit. (`TTA` varies pictures by zooms and flips alone: the transforms for training are not in the
+    file.) Reading runs no code from the file. What the program computes of a few numbers is compared with what it did
+    when it was written.
 
     FileNotFoundError if there is no such file; ValueError that names it if it is damaged, of a newer minifast, or
     something else; RuntimeError if its weights do not fit `model`.

@@ -84,6 +84,8 @@ def test_a_loaded_learner_does_what_needs_no_data(folder):
     assert path == folder / "pets/export.mf"
     loaded = load_learner(folder / "pets", test=get_image_files("new"))
     assert torch.equal(loaded.get_preds("test")[0], learn.get_preds(dl=get_image_files("new"))[0])
+    plain, mean, _ = loaded.TTA(ds_type="test", beta=None)
+    assert torch.equal(plain, loaded.get_preds("test")[0]) and not torch.equal(mean, plain)
     item = Image.open("new/0.jpg")
     assert torch.equal(loaded.predict(item)[2], learn.predict(item)[2])
     assert torch.equal(loaded.predict(torch.ones(3, 32, 32))[2], learn.predict(torch.ones(3, 32, 32))[2])
