@@ -69,9 +69,8 @@ def bn_drop_lin(n_in: int, n_out: int, bn: bool = True, p: float = 0.0,
     """A linear layer after batch norm (`bn`) and dropout with probability `p`, before the activation `actn`: the layers
     as a list, those that are not wanted left out.
 
-    >>> bn_drop_lin(4, 2, p=0.5, actn=nn.ReLU())    # doctest: +NORMALIZE_WHITESPACE
-    [BatchNorm1d(4, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True), Dropout(p=0.5, inplace=False),
-     Linear(in_features=4, out_features=2, bias=True), ReLU()]
+    >>> [type(layer).__name__ for layer in bn_drop_lin(4, 2, p=0.5, actn=nn.ReLU())]
+    ['BatchNorm1d', 'Dropout', 'Linear', 'ReLU']
     """
     if not 0 <= number("p", p) < 1:
         raise ValueError(f"p is a probability, from 0 to below 1, not {p}")

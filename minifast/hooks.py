@@ -106,12 +106,13 @@ def without_hooks_of(model: nn.Module, owners: Collection[Any]) -> Iterator[None
     """Inside, the model's layers do not call the hooks that are methods of `owners`, `Hook`s of such, or functions that
     hold one of them.
 
-    >>> layer = nn.Linear(1, 1)
-    >>> calls = []
-    >>> handle = layer.register_forward_hook(lambda *args: calls.append(args))
-    >>> with without_hooks_of(layer, [calls]): _ = layer(torch.ones(1))
-    >>> len(calls)
-    0
+    >>> class Watcher:
+    ...     def hook(self, *args): print("called")
+    >>> layer, watcher = nn.Linear(1, 1), Watcher()
+    >>> handle = layer.register_forward_hook(watcher.hook)
+    >>> with without_hooks_of(layer, [watcher]): _ = layer(torch.ones(1))
+    >>> _ = layer(torch.ones(1))
+    called
     """
     ids = {id(x) for x in owners}
     kept = [(hooks, dict(hooks)) for m in model.modules() for hooks in hooks_on(m)]

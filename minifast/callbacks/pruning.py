@@ -17,6 +17,14 @@ class OptunaPruning(TrackerCallback):
     learn: the learner of the trial.
     trial: Optuna's.
     monitor, mode, min_delta: see `TrackerCallback`. ValueError before epoch 0 if the study goes the other way.
+
+    >>> class Trial:    # as Optuna's `study.optimize` gives one to the objective
+    ...     def report(self, value, step): print(step)
+    ...     def should_prune(self): return False
+    >>> learn = fake_learner()
+    >>> learn.fit(2, callbacks=OptunaPruning(learn, Trial()))
+    0
+    1
     """
 
     def __init__(self, learn: Any, trial: Any, monitor: str = "valid_loss", mode: str = "auto",

@@ -21,6 +21,12 @@ class MLflow(RunTracker):
 
     A run that goes on from a checkpoint goes on in MLflow, too; `run_id` is its name there. Trouble with the store is a
     warning, and the fit goes on. ImportError without the package (`pip install 'minifast[mlflow]'`).
+
+    >>> from unittest.mock import MagicMock     # in the place of a client of MLflow
+    >>> learn, client = fake_learner(), MagicMock()
+    >>> learn.fit(2, callbacks=MLflow(learn, client=client))
+    >>> client.create_run.call_count
+    1
     """
 
     def __init__(self, learn: Any, experiment: str = "minifast", tracking_uri: str | None = None,
@@ -75,6 +81,12 @@ class WandB(RunTracker):
 
     A run that goes on from a checkpoint goes on in W&B, too. Trouble is a warning, and the fit goes on. ImportError
     without the package (`pip install 'minifast[wandb]'`).
+
+    >>> from unittest.mock import MagicMock     # in the place of what `wandb.init` returns
+    >>> learn, run = fake_learner(), MagicMock()
+    >>> learn.fit(2, callbacks=WandB(learn, run))
+    >>> run.log.called
+    True
     """
 
     each_batch = True
