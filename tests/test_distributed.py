@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import warnings
@@ -27,7 +28,9 @@ from minifast.callback import Callback
 from minifast.callbacks.checkpoint import Checkpoint
 from minifast.callbacks.gradients import GradientAccumulation
 from minifast.confusion import KappaScore
+from minifast.fakes import fake_learner
 from minifast.sharded import whole
+from minifast.vision import ImageDataBunch
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
 
@@ -446,6 +449,12 @@ def test_parameters_spread_over_the_processes(tmp_path):
     assert equal(list(plain.model.parameters()), first[0])
     taken, expected = (learner(path=tmp_path / name).load("run.ckpt") for name in ("two", "one"))
     assert apart(weights(taken), weights(expected)) < TINY
+
+
+@pytest.mark.slow
+def test_a_run_with_parameters_spread_goes_on(tmp_path):
+    one = sharded_run(tmp_path / "one", shard=False)
+    first = run(sharded_run, 2, tmp_path / "two")[0]
     run(sharded_run, 2, tmp_path / "cut", True, 9)
     for name in ("alone", "three", "damaged"):
         shutil.copytree(tmp_path / "cut", tmp_path / name)
@@ -458,16 +467,79 @@ def test_parameters_spread_over_the_processes(tmp_path):
         sharded_run(tmp_path / "damaged", shard=False)
 
 
+# ---- starting
+
+def test_processes_that_have_not_joined_are_warned_of(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.warns(UserWarning, match="2 processes train the same thing.*to_distributed"):
+        fake_learner().fit(1)
+
+
+def test_without_torchrun_nothing_happens():
+    learn = fake_learner()
+    before = vars(learn).copy()
+    assert learn.to_distributed() is learn and vars(learn) == before
+
+
+def launched(fail):
+    learn = fake_learner(silent=False, metrics=[accuracy]).to_distributed()
+    learn.fit(1, callbacks=[InProcess1(lambda: 1 / 0, (0, 1))] if fail else None)
+    return distributed.rank(), learn.recorder.val_losses
+
+
+@pytest.mark.slow
+def test_launch(capfd):
+    rank, losses = distributed.launch(launched, 2, False)
+    learn = fake_learner()
+    learn.fit(1)
+    assert rank == 0 and losses == pytest.approx(learn.recorder.val_losses, rel=1e-5)
+    assert capfd.readouterr().out.count("train_loss") == 1
+    with pytest.raises(RuntimeError, match="^process 1 ended.*: ZeroDivisionError"):
+        distributed.launch(launched, 2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nproc", [2, 3])
+def test_the_main_job_by_one_option(nproc, tmp_path):
+    command = [sys.executable, "-m", "minifast", "--nproc", str(nproc), "--epochs", "1", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("train_loss") == 1 and len(re.findall(r"^0 +0\.\d{6}", done.stdout, re.M)) == 1
+    assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.suffix == ".csv") == ["history.csv"]
+
+
+def main_job(bs):
+    torch.manual_seed(0)
+    data = ImageDataBunch.from_folder(untar_data(URLs.MNIST_SAMPLE), bs=bs, seed=0)
+    data.train_dl.dl.drop_last = False
+    data.train_dl.dl.x, data.valid_dl.dl.x = data.train_dl.dl.x.double(), data.valid_dl.dl.x.double()
+    learn = Learner(data, simple_cnn((3, 16, 16, 2)).double(), metrics=[accuracy], silent=True).to_distributed()
+    learn.lr_find()
+    learn.fit_one_cycle(2, 5e-2)
+    return weights(learn), [*learn.recorder.raw_losses, *learn.recorder.losses], learn.recorder.metrics
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bs", [64, 333])
+def test_the_main_job_in_float64(bs):
+    one = main_job(bs)
+    for nproc in (2, 3):
+        first, *others = run(main_job, nproc, bs)
+        assert apart(first[0], one[0]) < TINY and first[1] == pytest.approx(one[1], rel=TINY) and first[2] == one[2]
+        assert all(equal(first[0], other[0]) for other in others)
+
+
 # ---- failures
 
 class InProcess1(Callback):
     """Does something odd in process 1, in epoch 1 at batch 2."""
 
-    def __init__(self, what):
-        self.what = what
+    def __init__(self, what, at=(1, 2)):
+        self.what, self.at = what, at
 
     def on_batch_end(self, train, epoch, num_batch):
-        if train and distributed.rank() == 1 and (epoch, num_batch) == (1, 2):
+        if train and distributed.rank() == 1 and (epoch, num_batch) == self.at:
             return self.what()
 
 
