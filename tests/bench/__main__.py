@@ -14,6 +14,7 @@ import growth
 import main_job
 import optimizers
 import overhead
+import processes
 import seeds
 from timing import Section, machine, names, version
 
@@ -22,7 +23,8 @@ RESULTS, PLOT, KEPT = HERE / "RESULTS.md", HERE / "results.png", HERE / "results
 GPU = HERE / "gpu.txt"      # what tests/bench/gpu.py printed where there was one
 PARTS: dict[str, Callable[[str], list[Section]]] = {
     "overhead": overhead.run, "optimizers": optimizers.run, "warm": main_job.warm, "cold": main_job.cold,
-    "imports": main_job.imports, "growth": growth.run, "bigger": bigger.run, "seeds": seeds.run}
+    "imports": main_job.imports, "growth": growth.run, "bigger": bigger.run, "processes": processes.run,
+    "seeds": seeds.run}
 PACKAGES = ["torch", "minifast", "fastai", "lightning", "pytorch-ignite", "skorch", "pytorch-accelerated", "keras"]
 
 
