@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 import minifast
+from minifast.datasets import URLs, untar_data
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -30,9 +31,12 @@ def test_there_are_pages():
 def test_the_blocks_run_in_order(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
+    saved = untar_data(URLs.MNIST_SAMPLE) / "models"    # what a page writes there meets whoever runs it again
+    before = sorted(saved.glob("*"))
     for block in blocks(PAGES[name].read_text()):
         run(block, f"docs/{name}.md", names)
         plt.close("all")
+    assert sorted(saved.glob("*")) == before, "give the learner path='.', so that its files lie in the reader's folder"
 
 
 @pytest.mark.parametrize("name", ["run", "docstrings", "search"])
