@@ -79,7 +79,8 @@ def write(kept: dict[str, dict[str, dict[str, object]]]) -> None:
             draw(compared)
     if set(kept) <= {"cpu"}:
         text += ["## On a GPU", "The tables above are still to be measured there (`make bench DEVICE=cuda`)."]
-    text += ["MNIST to 99 % (`tests/bench/gpu.py`: seconds of training three epochs):", "```\n" + GPU.read_text() + "```"]
+    text += ["MNIST to 99 % (`tests/bench/gpu.py`: seconds of training three epochs):",
+             "```\n" + GPU.read_text() + "```"]
     RESULTS.write_text("\n\n".join(text) + "\n")
     print(f"written: {RESULTS.name}, {PLOT.name}", file=sys.stderr)
 
