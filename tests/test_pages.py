@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+from callback_set import CLASSES
 
 import minifast
 from minifast.datasets import URLs, untar_data
@@ -43,6 +44,11 @@ def test_the_blocks_run_in_order(name, tmp_path, monkeypatch):
 def test_the_examples_of_the_site_s_programs(name):
     pytest.importorskip("sphinx")
     assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_every_callback_is_in_the_list():
+    text = PAGES["all_callbacks"].read_text()
+    assert len(CLASSES) > 30 and [c.__name__ for c in CLASSES if f"`{c.__name__}`" not in text] == []
 
 
 def test_a_wrong_output_is_found():
