@@ -126,17 +126,34 @@ def test_without_stop_div_it_goes_to_the_end():
     assert len(found.lrs) == 60 and found.lrs[-1] == 10 and found.losses[-1] > 100 * found.losses[0]
 
 
+CALLS = []      # of the module: what a loss function has in its closure is put back
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("stop_div", [True, False])
 def test_a_loss_that_is_not_finite_ends_it(bad, stop_div):
-    calls = []
+    CALLS.clear()
 
     def loss_func(output, target):
-        calls.append(1)
-        return nn.functional.cross_entropy(output, target) * (bad if len(calls) == 5 else 1)
+        CALLS.append(1)
+        return nn.functional.cross_entropy(output, target) * (bad if len(CALLS) == 5 else 1)
 
     found = fake_learner(train_length=20, loss_func=loss_func).lr_find(num_it=30, stop_div=stop_div)
-    assert len(found.lrs) == len(calls) == 5 and not np.isfinite(found.losses[-1])
+    assert len(found.lrs) == len(CALLS) == 5 and not np.isfinite(found.losses[-1])
+
+
+def test_what_a_loss_function_holds_is_put_back():
+    seen = []
+
+    def loss_func(output, target):
+        seen.append(len(seen))
+        return nn.functional.cross_entropy(output, target) * (1 + len(seen) / 100)
+
+    learn = fake_learner(train_length=20, loss_func=loss_func)
+    learn.fit(1)
+    before = list(seen)
+    learn.lr_find(num_it=5)
+    assert seen == before
 
 
 # ---- it leaves nothing behind
