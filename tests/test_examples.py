@@ -2,6 +2,9 @@
 import importlib.util
 import json
 import math
+import os
+import subprocess
+import sys
 import threading
 import urllib.request
 from pathlib import Path
@@ -363,6 +366,18 @@ def test_resume(tmp_path):
     again, whole = module.train(tmp_path / "cut"), module.train(tmp_path / "whole")
     assert all(torch.equal(a, b) for a, b in zip(again.model.parameters(), whole.model.parameters(), strict=True))
     assert not torch.equal(changed.model[0].weight, whole.model[0].weight)
+
+
+def test_two_processes(tmp_path):
+    # in a process of its own, because `launch` copies the process
+    code = "import json, two_processes; print(json.dumps(two_processes.main(epochs=2)))"
+    root = FOLDER.parent
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path,
+                         env={**os.environ, "PYTHONPATH": f"{FOLDER}{os.pathsep}{root}", "OMP_NUM_THREADS": "1"})
+    (one, *figures), (two, *theirs) = json.loads(out.stdout.splitlines()[-1])
+    assert (one, two) == (1, 2) and len(figures[0]) == 2
+    assert theirs[0] == pytest.approx(figures[0], rel=1e-4) and theirs[1:] == pytest.approx(figures[1:], rel=1e-3)
+    assert figures[0][1] < figures[0][0] - 0.5
 
 
 def test_compare_runs():
