@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .checks import few_of, short
+from .torch_private import types_of
 from .utils import tensors_in
 
 __all__ = ["KINDS", "Operation", "Program", "filled", "function_of"]
@@ -24,8 +25,12 @@ Operation = type(torch.ops.aten.add.Tensor)     # one function of torch, for arg
 # those that begin with _ are torch's inner ones, which trust their arguments
 INNER = ("aten._adaptive_avg_pool2d.default", "aten._to_copy.default", "aten._softmax.default")
 # these look at files and at memory that is not theirs, or wait
-FORBIDDEN = ("from_file", "set", "set_", "as_strided", "as_strided_", "resize", "resize_", "resize_as", "resize_as_",
-             "record_stream", "pin_memory", "empty_strided", "new_empty_strided", "copy_sparse_to_sparse_")
+FORBIDDEN = ("from_file", "set", "set_", "set_data", "as_strided", "as_strided_", "resize", "resize_", "resize_as",
+             "resize_as_", "save", "warn", "wait", "seed", "manual_seed", "initial_seed", "record_stream", "pin_memory",
+             "empty_strided", "new_empty_strided", "copy_sparse_to_sparse_")
+# of the others those that make tensors or numbers of tensors and plain values: none that writes files, or prints
+MADE = {"Tensor", "List[Tensor]", "int", "SymInt", "List[int]", "List[SymInt]", "float", "SymFloat", "bool", "number"}
+TAKEN = MADE | {"List[float]", "List[bool]", "List[number]", "List[Optional[Tensor]]", "Device", "str"}
 KINDS = {"dtype": torch.dtype, "memory_format": torch.memory_format, "layout": torch.layout}
 
 
@@ -87,6 +92,10 @@ def function_of(name: str) -> Callable[..., Any]:
     function = getattr(getattr(torch.ops.aten, packet, None), overload, None)
     if not isinstance(function, Operation):
         raise ValueError(f"this torch ({torch.__version__}) has no operation {name}")
+    if (types := types_of(function)) is not None:
+        made, taken = ({re.sub(r"^Optional\[(.*)\]$", r"\1", kind) for kind in kinds} for kinds in types)
+        if not made or made - MADE or taken - TAKEN:
+            raise ValueError(f"{name} is none of torch's own operations that a program can be made of")
     return function
 
 

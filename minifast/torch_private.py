@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 
 __all__ = ["BATCH_NORMS", "FUSED_KERNELS", "NORM_LAYERS", "add_one_to_all_", "as_written", "can_step_fused",
            "compile_in_place", "exchange_workers", "has_step_hooks", "hooks_on", "is_compiled", "multiply_all_",
-           "nll_total", "profiled", "running_workers", "schedulers_in", "scripted_attributes", "uncompile",
-           "uncompiled", "unguarded"]
+           "nll_total", "profiled", "running_workers", "schedulers_in", "scripted_attributes", "types_of",
+           "uncompile", "uncompiled", "unguarded"]
 
 # ---- classes of layers. Without the private base classes the public ones are listed.
 
@@ -149,6 +149,16 @@ def nll_total(loss: Any) -> Any:
     if total is None or total.dtype not in (torch.float32, torch.float64):
         return None
     return total.numpy().item() if total.device.type == "cpu" else total
+
+
+# ---- operations. Without their schemas those that a file may not name are known by their names alone.
+
+def types_of(operation: Any) -> tuple[set[str], set[str]] | None:
+    """The types of what one of torch's operations returns, and of its arguments; None where torch does not say."""
+    schema = getattr(operation, "_schema", None)
+    if schema is None:
+        return None
+    return {str(value.type) for value in schema.returns}, {str(value.type) for value in schema.arguments}
 
 
 # ---- loaders with persistent workers. Without the name of where a loader has them, they stay where they are.

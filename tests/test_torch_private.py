@@ -119,4 +119,4 @@ def test_every_private_name_is_tried_out():
     assert named - last <= {"__wrapped__", "_orig_mod", "_iterator", "_optimizer_step_pre_hooks",
                             "_optimizer_step_post_hooks", "__dict__", "_modules", "_torchdynamo_orig_callable",
                             "_saved_total_weight", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks",
-                            "_backward_pre_hooks", "_concrete_type"}
+                            "_backward_pre_hooks", "_concrete_type", "_schema"}
