@@ -46,6 +46,11 @@ def test_the_examples_of_the_site_s_programs(name):
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
+def test_the_tour_has_ten_steps_that_run():
+    steps = [block.heading for block in blocks(PAGES["tour"].read_text())]
+    assert [int(step.split(".")[0]) for step in dict.fromkeys(steps)] == list(range(1, 11))
+
+
 def test_every_callback_is_in_the_list():
     text = PAGES["all_callbacks"].read_text()
     assert len(CLASSES) > 30 and [c.__name__ for c in CLASSES if f"`{c.__name__}`" not in text] == []

@@ -1,5 +1,6 @@
 """The site: it is built without a warning, its links hold, its search answers questions, and it asks no other host."""
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from filelock import FileLock  # torch depends on it
 from questions import MORE_QUESTIONS, QUESTIONS
 
 ROOT = Path(__file__).parents[1]
@@ -16,12 +18,21 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("sphinx") is None, reas
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    out = tmp_path_factory.mktemp("site")
+    """The site, built once for all of xdist's workers: it takes most of a minute."""
+    base = tmp_path_factory.getbasetemp()
+    out = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "site"
+    with FileLock(f"{out}.lock"):
+        if not (out / "built").exists():
+            build(out)
+            (out / "built").touch()
+    return out / "html"
+
+
+def build(out):
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-c", "docs",
                "-d", str(out / "doctrees"), ".", str(out / "html")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return out / "html"
 
 
 @pytest.fixture(scope="module")
