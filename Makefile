@@ -55,6 +55,7 @@ torture: $(READY)  ## runs that are cut anywhere and go on; bad input, files, ou
 	$(BIN)/python tests/torture/kept_state.py
 	$(BIN)/python tests/torture/outputs.py
 	$(BIN)/python tests/torture/fuzzed_exports.py --examples 500
+	$(BIN)/python tests/torture/processes.py --kills 50 --stops 100
 
 # what some of them need beside the tests' packages; each says what it reached
 examples: $(READY)  ## run every example (minutes; MLflow, Optuna and Hugging Face are installed for them)
