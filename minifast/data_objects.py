@@ -65,7 +65,7 @@ def data_objects(dl: Any, name: str) -> Iterator[tuple[str, Any, dict[str, Any]]
         held = {key: v if _moves(v) or not isinstance(v, types.CellType) else v.cell_contents
                 for key, v in parts.items()}
         moving = {key: v for key, v in held.items() if _moves(v)}
-        if moving or hasattr(x, "__dict__") and not isinstance(x, FUNCTIONS):
+        if moving or hasattr(x, "__dict__") and not isinstance(x, (*FUNCTIONS, type)):
             yield place, x, moving  # without any too: it may get some
         places += [(f"{place}.{key}", v) for key, v in held.items() if key not in moving and _may_hold(v)]
 

@@ -270,7 +270,7 @@ def make_loader(dataset: Any, bs: int, shuffle: bool = False, drop_last: bool = 
 
     TypeError for what is no data set, ValueError for a TensorDataset without targets that is to be shuffled.
     """
-    if is_arrays(dataset):
+    if is_arrays(dataset) and not (isinstance(dataset, list) and isinstance(dataset[0], tuple)):    # as list(zip(x, y))
         raise TypeError(f"an array, a tensor or a DataFrame, here a {type(dataset).__name__}, is no data set: "
                         "DataBunch.from_arrays(x, y) makes a data bunch of these")
     if isinstance(dataset, (DataLoader, Loader)):

@@ -254,3 +254,20 @@ def test_an_unknown_loss_goes_by_the_classes():
     value, index, output = learn.predict(HIGH)
     assert value is index and value.tolist() == output.tolist() == [0, 5]
     assert fake_data().loss_func is not None and np.isfinite(learn.validate()[0])
+
+
+class Stacks:
+    """Collates by an object that is called."""
+
+    def __call__(self, samples):
+        return list(samples)
+
+
+@pytest.mark.parametrize("collate_fn", [list, tuple, Stacks(), lambda samples: samples])
+def test_what_collates_may_be_a_class(collate_fn):
+    samples = [(torch.randn(5), torch.tensor(i % 4)) for i in range(8)]
+    data = DataBunch.create(samples, samples, bs=4, collate_fn=collate_fn, loss_func=nn.CrossEntropyLoss(),
+                            to_pair=lambda batch: tuple(map(torch.stack, zip(*batch, strict=True))))
+    learn = Learner(data, nn.Linear(5, 4), silent=True)
+    learn.lr_find(num_it=4)
+    assert learn.get_preds()[0].shape == (8, 4) and learn.get_preds()[1].tolist() == [0, 1, 2, 3] * 2
