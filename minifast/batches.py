@@ -130,14 +130,15 @@ class Turns:
             yield first
 
 
-def merged(learn: Any, items: list[Any]) -> list[Any]:
-    """What the processes have made of a pass in turns, an item for each batch, in the order of the batches.
+def merged(learn: Any, items: list[Any], in_turns: bool = True) -> list[Any]:
+    """What the processes have made of a pass in turns, an item for each batch, in the order of the batches; or, not
+    `in_turns`, all that each has.
 
     >>> merged(fake_learner(), [1, 2])
     [1, 2]
     """
     if not together(learn):
         return items
-    parts, n = gathered(items), _last.n
+    parts, n = gathered(items), _last.n if in_turns else None
     found = [part[i] for i in range(max(map(len, parts))) for part in parts if i < len(part)]
     return found[:n]

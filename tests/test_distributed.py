@@ -285,6 +285,26 @@ def test_batches_from_elsewhere():
     assert first[1] != pytest.approx(one[1], rel=1e-3)
 
 
+def with_parts():
+    class Parts(nn.CrossEntropyLoss):
+        metric_names = ["size"]
+
+        def forward(self, output, target):
+            self.metrics = {"size": output.detach().abs().mean()}
+            return super().forward(output, target)
+    learn = learner(bs=7, loss_func=Parts(), metrics=[])
+    learn.fit(2, 0.01, callbacks=[LossMetrics(learn, train=True)])
+    valid = learn.recorder.metrics
+    learn.fit(1, 0.01, callbacks=[LossMetrics(learn)])
+    return [*sum(valid, []), *sum(learn.recorder.metrics, [])]
+
+
+def test_parts_of_a_loss_are_those_of_the_whole():
+    one = with_parts()
+    for found in run(with_parts, 3):
+        assert found == pytest.approx(one, rel=1e-9)
+
+
 def own_batches():
     rank = distributed.local_device()
     rows = list(range(48))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..batches import merged
 from ..callback import LearnerCallback
+from ..distributed import together, world
 from ..order import Order
 from ..state import Changes
 from ..utils import to_detach, weighted_mean
@@ -56,10 +57,12 @@ class LossMetrics(LearnerCallback):
         if train == self.train:
             values = [self.loss_func.metrics[name] for name in self.names]
             self.parts.append([v.detach() if isinstance(v, Tensor) else v for v in values])
+            if train and together(self.learn) and last_weight is not None:  # of this process's part of the batch
+                last_weight = last_weight * self.learn.distributed.news.factor / world()
             self.weights.append(last_weight)
 
     def on_epoch_end(self, last_metrics: list[Any]) -> Changes:
-        batches = merged(self.learn, to_detach(list(zip(self.parts, self.weights, strict=True))))
+        batches = merged(self.learn, to_detach(list(zip(self.parts, self.weights, strict=True))), not self.train)
         columns = zip(*(parts for parts, _ in batches), strict=True) if batches else [()] * len(self.names)
         means = [weighted_mean(column, [weight for _, weight in batches]) for column in columns]
         self.parts, self.weights = [], []
