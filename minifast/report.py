@@ -4,6 +4,7 @@ from __future__ import annotations
 import base64
 import io
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -227,5 +228,6 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             return "not installed"
     gpu = {"GPU": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
-    return {**{p: of(p) for p in ("minifast", "torch", "torchvision", "numpy")}, "Python": platform.python_version(),
+    own = sys.modules["minifast"].__version__   # what runs: what is installed may be an older checkout's
+    return {"minifast": own, **{p: of(p) for p in ("torch", "torchvision", "numpy")}, "Python": platform.python_version(),
             "system": f"{platform.system()} {platform.machine()}", "threads": str(torch.get_num_threads()), **gpu}

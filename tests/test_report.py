@@ -7,6 +7,7 @@ import pytest
 from browser import browser, missing, opened
 from torch import nn
 
+import minifast
 from minifast.callbacks import EarlyStoppingCallback, StopAfterNBatches
 from minifast.fakes import fake_data, fake_learner
 from minifast.learner import Learner
@@ -67,7 +68,7 @@ def test_it_says_what_the_run_did(learn, tmp_path):
     assert page.setting("OneCycleScheduler")[0].startswith("lr_max=0.1, moms=[0.95, 0.85], div_factor=25.0")
     assert page.setting("model") == ["Sequential"] and page.setting("parameters") == ["24"]
     assert page.setting("ended") == ["as planned"]
-    assert page.setting("torch")[0].startswith("2.")
+    assert page.setting("torch")[0].startswith("2.") and page.setting("minifast") == [minifast.__version__]
     assert str(r.range_test).splitlines()[1] in page.text
     assert [alt.split()[0] for alt, _ in page.pictures] == ["Training", "accuracy", "Learning", "Loss"]
     assert all("<svg" in svg for _, svg in page.pictures)
