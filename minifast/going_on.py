@@ -12,16 +12,17 @@ import torch
 from .distributed import gathered, rank, together, world
 from .progress import say
 from .run_state import RunState
-from .same_run import LENGTH, check_allowed, differences, without_curves
+from .same_run import LENGTH, check_allowed, differences, settings, without_curves
 from .snapshot import Moment, words
 from .state import RETURNS
 from .utils import map_tensors, rng_state, set_rng_state, tensors_in
 
 __all__ = ["POSITION", "before_validation", "check_run", "name_lost", "of_each", "refuse_another", "say_where",
-           "take_back"]
+           "take_back", "accepted", "as_when_begun", "note_end", "remember_end"]
 
 POSITION = ("n_epochs", "n_updates", "epoch", "num_batch", "iteration", "update", "smooth_loss", "last_metrics",
             "stop_training", "skip_validate")
+_at_end: dict[Path, dict[str, Any]] = {}
 FORM = {"settings": dict, "position": dict, "learner": dict, "loaders": dict, "parts": dict, "changed": dict,
         "process": str}
 
@@ -66,6 +67,42 @@ def check_run(run: dict[str, Any], path: Path) -> None:
         held = run["loaders"].get(name)
         if not isinstance(held, dict) or not all(isinstance(held.get(part), dict) for part in ("position", "parts")):
             raise ValueError(f"{path} is damaged: it has no position in the {name} data")
+
+
+def remember_end(path: Path, begun: dict[str, Any], now: dict[str, Any]) -> None:
+    """The settings that a run of this process has changed itself, such as an attribute that has the name of an argument
+    and counts: when the run goes on here, they are no other settings."""
+    _at_end.setdefault(path, {}).update({name: now[name] for name in now if now[name] != begun.get(name)})
+
+
+def as_when_begun(path: Path, then: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The settings `now`, with those as they were `then` that are as a run of this process has left them.
+
+    >>> remember_end(Path("x"), {"Mine": {"n": 0}}, {"Mine": {"n": 5}})
+    >>> as_when_begun(Path("x"), {"Mine": {"n": 0}}, {"Mine": {"n": 5}})
+    {'Mine': {'n': 0}}
+    """
+    left = _at_end.get(path, {})
+    return {name: then[name] if name in then and name in left and left[name] == value else value
+            for name, value in now.items()}
+
+
+def accepted(run: dict[str, Any], now: dict[str, Any], path: Path, allow: Sequence[str],
+             extend: bool) -> dict[str, Any]:
+    """The settings of the run that goes on; ValueError if the file holds no run, or another one."""
+    check_run(run, path)
+    now = as_when_begun(path, run["settings"], now)
+    refuse_another(run["settings"], now, path, allow, extend)
+    return now
+
+
+def note_end(learn: Any, path: Path, begun: dict[str, Any] | None, continued: str, error: BaseException | None) -> None:
+    """What is to be known at the end of a run: an error says where the run had been continued; and what settings it has
+    changed itself, if it has `begun` with some."""
+    if error is not None and continued:
+        error.add_note(f"the run had been continued from {path} in {continued}")
+    if begun is not None:
+        remember_end(path, begun, settings(learn))
 
 
 def refuse_another(before: dict[str, Any], now: dict[str, Any], path: Path, allow: Sequence[str],

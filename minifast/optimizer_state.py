@@ -61,7 +61,8 @@ def fit_state(p: Tensor, state: dict[str, Any], names: Sequence[str] = ()) -> No
     """
     for name in names:
         t = state.get(name)
-        if isinstance(t, Tensor) and t.shape == p.shape and t.is_floating_point() and t.layout is torch.strided:
+        if isinstance(t, Tensor) and t.shape == p.shape and t.is_floating_point() and t.layout is torch.strided \
+                and t.is_meta == p.is_meta:
             continue
         if t is not None:
             warnings.warn(f"{name} in the optimizer's state is {kind_of(t) if isinstance(t, Tensor) else repr(t)}, and "
@@ -69,6 +70,10 @@ def fit_state(p: Tensor, state: dict[str, Any], names: Sequence[str] = ()) -> No
             state.clear()
         else:
             state.pop(name, None)
+    if names and isinstance(t := state.get("step"), Tensor) and (t.numel() != 1 or t.is_meta != p.is_meta):
+        warnings.warn(f"step in the optimizer's state is {kind_of(t)}, not one number: the state of that parameter "
+                      "begins again")
+        state.clear()
     for name, t in state.items():
         if not isinstance(t, Tensor) or t.layout is not torch.strided or p.layout is not torch.strided:
             continue

@@ -8,8 +8,10 @@ from torture.kept_state import resumed, searched
 from torture.state_of_kinds import Items, learner
 
 from minifast import run_state
+from minifast.callback import Callback
 from minifast.callbacks import Checkpoint
 from minifast.data import DataBunch
+from minifast.fakes import fake_learner
 
 
 class LateBuffer(nn.Module):
@@ -113,3 +115,55 @@ def test_a_function_with_other_code_is_another_loss(tmp_path):
     same = learner(tmp_path, loss=lambda output, target: F.cross_entropy(output, target))
     same.fit(2, 0.01, callbacks=[Checkpoint(same, "run", extend=True)])
     assert len(same.recorder.train_losses) == 2
+
+
+class Counts(Callback):
+    """Changes an attribute that has the name of an argument."""
+
+    def __init__(self, n=0, stops=None):
+        self.n, self.when = n, stops
+
+    def state_dict(self):
+        return {"n": self.n}
+
+    def on_batch_end(self, train):
+        self.n += train
+        if self.n == self.when:
+            self.when = None
+            raise ZeroDivisionError
+
+
+def test_a_run_goes_on_in_its_process_though_it_has_changed_an_argument(tmp_path):
+    def fit(learn):
+        learn.fit(2, 0.01, callbacks=[Checkpoint(learn, "run", every=1)])
+    counts = Counts(stops=4)
+    learn = learner(tmp_path, callbacks=[counts])
+    with pytest.raises(ZeroDivisionError):
+        fit(learn)
+    counts.when = -1
+    fit(learn)
+    assert counts.n == 10 and len(learn.recorder.raw_losses) == 10
+    with pytest.warns(UserWarning, match="is a finished run"):
+        fit(learner(tmp_path, callbacks=[Counts()]))
+    for _ in range(2):      # the first refusal changes nothing
+        with pytest.raises(ValueError, match="Counts: n 0 then, 3 now"):
+            fit(learner(tmp_path, callbacks=[Counts(3)]))
+
+
+@pytest.mark.parametrize("value", [torch.zeros(3), torch.zeros((), device="meta")])
+def test_a_spoilt_count_of_steps_begins_again(value):
+    learn = fake_learner()
+    learn.fit(1)
+    weight = learn.model[0].weight
+    learn.opt.opt.state[weight]["step"] = value
+    with pytest.warns(UserWarning, match="step in the optimizer's state is .* begins again"):
+        learn.fit(1)
+    assert learn.opt.opt.state[weight]["step"] == 2
+
+
+def test_a_spoilt_moment_without_numbers_begins_again():
+    learn = fake_learner()
+    learn.fit(1)
+    learn.opt.opt.state[learn.model[0].weight]["exp_avg"] = torch.zeros(4, 5, device="meta")
+    with pytest.warns(UserWarning, match="exp_avg in the optimizer's state is .* on meta.* begins again"):
+        learn.fit(1)

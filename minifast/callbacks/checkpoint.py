@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import distributed as processes
+from .. import going_on
 from ..callback import LearnerCallback
 from ..checks import file_name, flag, positive_float, positive_int
 from ..disk import lock, previous_of
 from ..distributed import once
 from ..files import RUN, load_run, save_file
-from ..going_on import POSITION, before_validation, check_run, name_lost, of_each, refuse_another, say_where, take_back
 from ..order import Order
 from ..run_state import RunState
 from ..same_run import named, settings
@@ -67,19 +67,21 @@ class Checkpoint(LearnerCallback):
         self.allow: list[str] = listify(allow)
         self.lock: Any = None
         self.trained: Any = None
+        self.state: Any = None
+        self.continued = ""     # where the run went on, if it did not begin here
 
     def state_dict(self) -> dict[str, Any]:
         return {}   # what it keeps is about the file
 
     def on_train_begin(self, **fields: Any) -> Changes | None:
         self.lock = once(learn := self.learn, lambda: lock(self.path), shared=False)    # process 0 writes
-        self.settings, self.cost, self.saved_at, self.continued = settings(learn), 0.0, processes.clock(), ""
+        self.settings, self.cost, self.saved_at = settings(learn), 0.0, processes.clock()
         self.state = RunState(learn, named(learn.handler))
         self.n_batches, self.not_finite_before = len(learn.data.train_dl), not_finite(learn.model)
         if (run := once(learn, lambda: load_run(self.path))) is not None:
-            check_run(run := load_parts(learn, run, self.path), self.path)
-            refuse_another(run["settings"], self.settings, self.path, self.allow, self.extend)
-        name_lost(self.state)
+            run = load_parts(learn, run, self.path)
+            self.settings = going_on.accepted(run, self.settings, self.path, self.allow, self.extend)
+        going_on.name_lost(self.state)
         if run is not None:
             return self._go_on(run, fields)
         run = save_parts(learn, self._run(fields), self.path)
@@ -96,7 +98,7 @@ class Checkpoint(LearnerCallback):
         if train and not stop_epoch and (self._due(iteration + 1) or self.learn.interrupted):
             self._save(**position)
         if train and num_batch + 1 == self.n_batches:
-            self.trained = before_validation(self._run({**self.learn.handler.fields, **position}))
+            self.trained = going_on.before_validation(self._run({**self.learn.handler.fields, **position}))
 
     def on_epoch_end(self, epoch: int, n_epochs: int, iteration: int, stop_training: bool) -> None:
         self.trained = None
@@ -105,19 +107,18 @@ class Checkpoint(LearnerCallback):
             self._save(epoch=epoch + 1, num_batch=0)
 
     def on_train_end(self, train: bool, exception: BaseException | None) -> None:
-        if exception is not None and self.continued:
-            exception.add_note(f"the run had been continued from {self.path} in {self.continued}")
+        going_on.note_end(self.learn, self.path, self.state and self.settings, self.continued, exception)
         # not in the validation itself: there the model may hold averaged weights
         if not train and self.learn.interrupted and self.trained:
             self._write(self.trained)   # all batches of the epoch are trained; its validation is to begin again
         if self.lock is not None:
             self.lock.close()
-        self.lock = self.trained = None
+        self.lock = self.trained = self.state = None
+        self.continued = ""
 
     def _due(self, iteration: int) -> bool:
-        if self.every:
-            return iteration % self.every == 0
-        return processes.clock() - self.saved_at >= max(self.seconds, 50 * self.cost)
+        return (iteration % self.every == 0 if self.every
+                else processes.clock() - self.saved_at >= max(self.seconds, 50 * self.cost))
 
     def _save(self, **position: int) -> None:
         began = time.monotonic()
@@ -125,7 +126,7 @@ class Checkpoint(LearnerCallback):
             warnings.warn(f"the parameters are not finite any more; {self.path} keeps the last that were")
         else:
             self._write(self._run({**self.learn.handler.fields, **position}))
-            name_lost(self.state)
+            going_on.name_lost(self.state)
         self.saved_at, self.cost = processes.clock(), processes.from_first(time.monotonic() - began)
 
     def _write(self, run: dict[str, Any]) -> None:
@@ -136,14 +137,14 @@ class Checkpoint(LearnerCallback):
             warnings.warn(f"{self.path} could not be written ({e}); training goes on")
 
     def _run(self, fields: dict[str, Any]) -> dict[str, Any]:
-        return {"what": RUN, "settings": self.settings, **self.state.state(), **of_each(self.learn),
-                "position": plain({name: fields[name] for name in POSITION})}
+        return {"what": RUN, "settings": self.settings, **self.state.state(), **going_on.of_each(self.learn),
+                "position": plain({name: fields[name] for name in going_on.POSITION})}
 
     def _go_on(self, run: dict[str, Any], fields: dict[str, Any]) -> Changes:
-        learn = self.learn
-        position, finished = take_back(learn, run, self.state, self.path, self.settings, self.allow, self.extend)
+        learn, given = self.learn, (self.path, self.settings, self.allow, self.extend)
+        position, finished = going_on.take_back(learn, run, self.state, *given)
         if position["num_batch"] == self.n_batches:
-            self.trained = before_validation(self._run({**fields, **position}))
+            self.trained = going_on.before_validation(self._run({**fields, **position}))
         learn.recorder.rewrite(position["epoch"], learn.handler.state.pbar)
-        self.continued = say_where(learn, self.path, position, run, finished)
+        self.continued = going_on.say_where(learn, self.path, position, run, finished)
         return position
