@@ -540,6 +540,35 @@ def main_job(bs):
     return weights(learn), [*learn.recorder.raw_losses, *learn.recorder.losses], learn.recorder.metrics
 
 
+class Weights(Callback):
+    """Keeps the weights after 50 batches, and ends the run."""
+
+    role, _order = "process", 900
+
+    def __init__(self, learn):
+        self.learn = learn
+
+    def on_batch_end(self, train, iteration):
+        if train and iteration == 49:
+            self.kept = weights(self.learn)
+            return {"stop_epoch": True, "stop_training": True, "skip_validate": True}
+
+
+def fifty_steps():
+    torch.manual_seed(0)
+    data = ImageDataBunch.from_folder(untar_data(URLs.MNIST_SAMPLE), bs=64, seed=0)
+    learn = Learner(data, simple_cnn((3, 16, 16, 2)), silent=True).to_distributed()
+    keeps = Weights(learn)
+    learn.fit_one_cycle(2, 5e-2, callbacks=[keeps])
+    return keeps.kept
+
+
+@pytest.mark.slow
+def test_the_main_job_in_float32_begins_alike():
+    first, second = run(fifty_steps, 2)
+    assert apart(first, fifty_steps()) < 1e-5 and equal(first, second)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("bs", [64, 333])
 def test_the_main_job_in_float64(bs):
