@@ -230,4 +230,5 @@ def _versions() -> dict[str, str]:
     gpu = {"GPU": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     own = sys.modules["minifast"].__version__   # what runs: what is installed may be an older checkout's
     return {"minifast": own, **{p: of(p) for p in ("torch", "torchvision", "numpy")},
-            "Python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}", "threads": str(torch.get_num_threads()), **gpu}
+            "Python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
+            "threads": str(torch.get_num_threads()), **gpu}
