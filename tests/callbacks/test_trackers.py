@@ -81,11 +81,12 @@ def test_wandb_offline(tmp_path, monkeypatch):
     learn.fit(2, 1e-2, callbacks=[tracker, Look(learn)])
     assert seen["epoch/valid_loss"] == pytest.approx(learn.recorder.val_losses[-1])
     assert seen["batch/lr"] == 1e-2 and seen["_step"] == 4 and seen["config"]["epochs"] == 2
-    [file] = tmp_path.glob(f"wandb/offline-run-*-{tracker.run_id}/*.wandb")
-    assert file.read_bytes().count(b"batch/loss") >= 4
     with wandb.init(mode="offline", dir=str(tmp_path)) as run:
         learn.fit(1, callbacks=WandB(learn, run))
         assert dict(run.summary)["epoch/accuracy"] == learn.recorder.metrics[-1][0]
+    wandb.teardown()    # W&B writes its files in a process of its own: this waits for it
+    [file] = tmp_path.glob(f"wandb/offline-run-*-{tracker.run_id}/*.wandb")
+    assert file.read_bytes().count(b"batch/loss") >= 4
 
 
 def test_optuna_prunes_what_is_behind():
