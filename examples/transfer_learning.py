@@ -39,7 +39,7 @@ def run(seed, n_labels=20, epochs=10):
 
 
 def main(seeds=4):
-    learns, transferred, scratch = zip(*map(run, range(seeds)))
+    learns, transferred, scratch = zip(*map(run, range(seeds)), strict=True)
     print(f"accuracy with 20 labels, mean of {seeds} seeds: {np.mean(transferred):.3f} on the body that knew other "
           f"digits, {np.mean(scratch):.3f} without")
     return learns[0], (np.mean(transferred), np.mean(scratch))

@@ -19,9 +19,9 @@ from .columns import as_metrics, state_holders
 from .data import DataBunch, DatasetType
 from .denominators import unreduced
 from .device_loader import DeviceDataLoader
+from .exchange import in_turns
 from .frames import frames_forgotten
 from .losses import class_axis, loss_activation, task_of
-from .news import in_turns
 from .progress import Progress
 from .snapshot import preserved
 from .state import Changes, State

@@ -63,7 +63,7 @@ RANKS = {
     "streams": 8.3,
     "data": 8.5,
     "files": 9,
-    "news": 9.6,
+    "exchange": 9.6,
     "plots": 9,
     "sharded": 2,
     "progress": 9,

@@ -9,7 +9,7 @@ from .. import distributed as processes
 from ..batches import Share, Turns
 from ..callback import LearnerCallback
 from ..distributed import rank, world
-from ..news import News, begin_alike, explain, share_validation
+from ..exchange import Exchange, begin_alike, explain, share_validation
 from ..order import Order
 from ..progress import say
 from ..sharded import shard_model, synchronise_batch_norm
@@ -34,7 +34,7 @@ class Distributed(LearnerCallback):
         super().__init__(learn)
         self.shard, self.own_batches = shard, own_batches
         self.before: Tensor | None = None   # the smoothed loss of all, before this batch
-        self.news: Any = None               # of a run
+        self.exchange: Any = None           # of a run
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: it is about the processes."""
@@ -45,7 +45,7 @@ class Distributed(LearnerCallback):
         if not n_epochs:    # a validation, perhaps within a run
             return
         begin_alike(learn, self.own_batches)
-        self.news = News(learn)
+        self.exchange = Exchange(learn)
         self._wrap()
         if learn.data.valid_dl is not None:
             learn.data.valid_dl.set_part(Turns(rank(), world(), even=self.shard))
@@ -73,7 +73,7 @@ class Distributed(LearnerCallback):
 
     def on_backward_begin(self, last_loss: Tensor, last_weight: Any, num_batch: int, update: int) -> Changes:
         nothing = self.learn.data.train_dl.has_nothing(num_batch)
-        return {"last_weight": self.news.exchange(last_loss.detach(), last_weight, update, nothing)}
+        return {"last_weight": self.exchange.of_batch(last_loss.detach(), last_weight, update, nothing)}
 
     def on_step_end(self) -> None:
         processes.share_first(self.buffers)
@@ -81,8 +81,8 @@ class Distributed(LearnerCallback):
     def on_batch_end(self, train: bool, iteration: int, last_weight: Any) -> Changes | None:
         if not train:
             return None
-        return {"last_loss": self.news.loss,
-                "smooth_loss": smoothed(self.before, self.news.loss, iteration, last_weight)}
+        return {"last_loss": self.exchange.loss,
+                "smooth_loss": smoothed(self.before, self.exchange.loss, iteration, last_weight)}
 
     def on_train_end(self, n_epochs: int, exception: BaseException | None, epoch: int, num_batch: int) -> None:
         if not n_epochs:
@@ -92,7 +92,7 @@ class Distributed(LearnerCallback):
             dl.set_part(None)
         if learn.parallel is not None:
             learn.model, learn.parallel = learn.parallel.module, None
-        self.before = self.news = None
+        self.before = self.exchange = None
         if exception is not None:
             explain(exception, f"epoch {epoch}, batch {num_batch}")
         else:   # what the program draws from here on is the same in all processes
@@ -108,10 +108,10 @@ class Agreement(LearnerCallback):
     def on_batch_end(self, train: bool, update: int, stop_epoch: bool, stop_training: bool,
                      skip_validate: bool) -> None:
         if train:
-            self.learn.distributed.news.agree(update, stop_epoch, stop_training, skip_validate)
+            self.learn.distributed.exchange.agree(update, stop_epoch, stop_training, skip_validate)
 
     def on_epoch_end(self, update: int, stop_training: bool, skip_validate: bool) -> None:
-        self.learn.distributed.news.agree(update, False, stop_training, skip_validate)
+        self.learn.distributed.exchange.agree(update, False, stop_training, skip_validate)
 
 
 class ModelOfAll(LearnerCallback):
@@ -129,7 +129,7 @@ class ModelOfAll(LearnerCallback):
             self.learn.model = self.learn.parallel
 
     def on_backward_begin(self, last_loss: Tensor, last_output: Any) -> Changes | None:
-        factor = self.learn.distributed.news.factor
+        factor = self.learn.distributed.exchange.factor
         if isinstance(factor, float) and factor == 1:
             return None
         if isinstance(factor, float) and factor == 0:   # its loss may be no number; the others wait for gradients

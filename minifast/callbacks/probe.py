@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..callback import Callback, CallbackHandler
+from ..exchange import first_of_all
 from ..hooks import without_hooks_of
 from ..loop import train_batch
-from ..news import first_of_all
 from ..order import Order
 from ..sharded import whole
 from ..state import State

@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other: with each batch a few numbers, and what they have measured."""
+"""What the processes of a run exchange: with each batch its loss and decisions, and what they have measured."""
 from __future__ import annotations
 
 import contextlib
@@ -26,7 +26,7 @@ from .signatures import listeners
 from .state import Changes
 from .utils import read_numbers, rng_state, set_rng_state, to_detach, to_device, weighted_mean
 
-__all__ = ["News", "another_ended", "begin_alike", "explain", "first_of_all", "in_turns", "share_validation"]
+__all__ = ["Exchange", "another_ended", "begin_alike", "explain", "first_of_all", "in_turns", "share_validation"]
 
 PATIENCE = 3.0      # seconds in which a process that fails can say so
 LAG = 8     # batches after which a GPU's numbers have long arrived, so that reading them does not wait
@@ -34,7 +34,7 @@ STOPS = ("stop_epoch", "stop_training", "skip_validate")
 SIGNALS = {"SIGINT": 1.0, "SIGTERM": 1e5, "SIGUSR1": 1e10}     # summed over fewer than 1e5 processes
 
 
-class News:
+class Exchange:
     """One sum over all processes a batch: loss, weight, a signal that one has received, process 0's clock, and the
     decisions of callbacks. So all of them decide alike without another message. learn: the learner of the run."""
 
@@ -52,7 +52,7 @@ class News:
             self.who.update({key: type(callback).__name__ for key in changes if key in STOPS or key == "skip_step"})
         learn.handler._take = taking    # the handler is this run's own
 
-    def exchange(self, loss: Tensor, weight: Any, update: int, nothing: bool) -> Any:
+    def of_batch(self, loss: Tensor, weight: Any, update: int, nothing: bool) -> Any:
         """The weight of the whole batch; `loss` and `factor` are there then. nothing: no sample is this process's."""
         is_sum, is_tensor = weight is None, isinstance(weight, Tensor)
         weight = 0.0 if nothing else 1.0 if is_sum else weight
