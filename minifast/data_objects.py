@@ -90,25 +90,28 @@ def held_by(x: Any) -> dict[str, Any]:
 def _moves(x: Any) -> bool:
     """Whether it is state that may change, rather than data."""
     kind = kind_of(x)
+    if behind(x) is not None:
+        return is_generator(behind(x))      # a method of one
     if kind is None and not isinstance(x, tuple) and type(x) not in PLAIN:
         if isinstance(x, (Tensor, np.ndarray)):
             return (x.numel() if isinstance(x, Tensor) else x.size) <= SMALL
         return isinstance(x, (Iterator, np.generic)) and not is_code(x) or type(x) in BY_VALUE or isinstance(x, Enum)
+    if kind is not None and kind.name == "cell":
+        return all(map(_moves, kind.read(x)))
     if kind is OBJECT:
         return has_state(x) and _size(x, SMALL) <= SMALL
     return is_generator(x) or _size(x, FEW) <= FEW
 
 
 def _size(x: Any, most: int, seen: set[int] | None = None) -> float:
-    """How many numbers are in containers and modules, counted to `most`; infinite where there is something else."""
+    """How many numbers are in containers and modules, counted to `most`; infinite where there is something else,
+    such as tensors: a tuple of them is data."""
     seen = set() if seen is None else seen
     if type(x) in PLAIN or id(x) in seen:
         return 1
     seen.add(id(x))
     if isinstance(x, nn.Module):
         return 1.0 + sum(t.numel() for t in (*x.parameters(), *x.buffers()) if not nn.parameter.is_lazy(t))
-    if isinstance(x, (Tensor, np.ndarray)):
-        return float(x.numel() if isinstance(x, Tensor) else x.size)
     kind = kind_of(x)
     if has_state(x):
         return 1

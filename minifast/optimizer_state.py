@@ -16,6 +16,7 @@ __all__ = ["check_shapes", "check_sparse", "check_state", "check_value", "fit_st
 
 Group = dict[str, Any]
 BELOW = {"lr": float("inf"), "mom": 1.0, "beta": 1.0, "wd": float("inf")}
+MAY_BE_NONE = ("foreach", "fused", "capturable")    # torch then chooses
 TAKE_SPARSE = ("SGD", "SparseAdam", "Adagrad")     # of torch's optimizers
 
 
@@ -125,7 +126,7 @@ def check_state(opt: optim.Optimizer, state: Any, names: Callable[[Group], Seque
     for g, of_own in zip(saved, own, strict=True):
         _check_group(what, g, of_own)
         for i, p in zip(g["params"], of_own["params"], strict=True):
-            _need(isinstance(i, int), f"{what} names a parameter {i!r}, not by a number")
+            _need(type(i) is int, f"{what} names a parameter {i!r}, not by a number")
             if i in state["state"]:
                 _check_one(f"{what} for a parameter of shape {tuple(p.shape)}", p, state["state"][i],
                            names(g) if names else (), counts)
@@ -139,9 +140,9 @@ def _check_group(what: str, saved: Group, own: Group) -> None:
             _need(key not in ("lr", "betas", "momentum", "alpha", "weight_decay", "eps"), f"{what} lacks {key!r}")
             continue
         if now is None or isinstance(now, bool):
-            good = (bool, type(None)) if now is not None else (bool, type(None), int, float)
+            good = (bool, type(None), int, float) if now is None else (bool, type(None)) if key in MAY_BE_NONE else bool
             _need(isinstance(saved[key], good),
-                  f"{key!r} in {what} must be True, False or None, not {short(saved[key])}")
+                  f"{key!r} in {what} must be True or False, not {short(saved[key])}")
         for value, like in zip(*([v] if not isinstance(v, (tuple, list)) else v for v in (saved[key], now)),
                                strict=False):
             if isinstance(like, (int, float)) and not isinstance(like, bool):

@@ -162,7 +162,8 @@ class RunState:
 
     def _data(self, name: str, dl: Any) -> Iterator[Holder]:
         for place, x, moving in data_objects(dl, f"{name} data"):
-            yield Holder(place, moving, vars(x).update if type(getattr(x, "__dict__", None)) is dict else None)
+            write = vars(x).update if type(getattr(x, "__dict__", None)) is dict else None
+            yield Holder(place, moving, write, type(x))
 
     def _holders(self) -> Iterator[Holder]:
         learn = self.learn

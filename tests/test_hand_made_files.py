@@ -32,7 +32,7 @@ def written(files, name, way, value, folder):
     (("learner", "model", "training", 3), BIG, "training mode must be True or False"),
     (("learner", "model", "trainable", 0), 1, "requires_grad must be True or False"),
     (("learner", "model", "weights", "0.weight"), torch.ones(2, 2), "0.weight"),
-    (("learner", "opt", "param_groups", 0, "amsgrad"), -1, "'amsgrad' .* must be True, False or None, not -1"),
+    (("learner", "opt", "param_groups", 0, "amsgrad"), -1, "'amsgrad' .* must be True or False, not -1"),
     (("learner", "opt", "param_groups", 0, "betas"), 0.9, "'betas'"),
     (("learner", "opt", "state", 2, "exp_avg"), torch.ones(3), "exp_avg"),
     (("learner", "opt", "state", 2, "step"), True, "needs one number for step: True"),
@@ -75,7 +75,9 @@ def test_a_part_that_is_gone_with_its_list_of_changes(files, tmp_path):
 
 
 @pytest.mark.parametrize(("way", "value", "says"), [
-    (("opt", "param_groups", 0, "maximize"), (), "'maximize' .* must be True, False or None"),
+    (("opt", "param_groups", 0, "maximize"), (), "'maximize' .* must be True or False"),
+    (("opt", "param_groups", 0, "maximize"), None, "'maximize' .* must be True or False"),
+    (("opt", "param_groups", 0, "params", 2), True, "names a parameter True"),
     (("opt", "param_groups", 0, "lr"), "fast", "'lr'"), (("opt", "state", 0, "step"), False, "one number for step"),
     (("opt", "state", 0), 3, "for a parameter of shape"), (("opt",), [], "is a list, not a dict")])
 def test_weights_with_a_wrong_optimizer_state(files, tmp_path, way, value, says):
