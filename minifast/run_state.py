@@ -13,6 +13,7 @@ from torch import nn
 from .callback import Callback, role_of
 from .data_objects import data_objects, named_loaders, own_generators
 from .keeping import Kept, same, small
+from .kinds import OBJECT, fill_object, kind_of
 from .loaders import ItemLoader
 from .module_state import attributes, set_attributes
 from .restoring import put_back
@@ -162,7 +163,9 @@ class RunState:
 
     def _data(self, name: str, dl: Any) -> Iterator[Holder]:
         for place, x, moving in data_objects(dl, f"{name} data"):
-            write = vars(x).update if type(getattr(x, "__dict__", None)) is dict else None
+            write: Any = vars(x).update if type(getattr(x, "__dict__", None)) is dict else None
+            if not hasattr(x, "__dict__") and kind_of(x) is OBJECT:
+                write = partial(fill_object, x)     # of slots
             yield Holder(place, moving, write, type(x))
 
     def _holders(self) -> Iterator[Holder]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .callback import Callback
 from .data_objects import data_objects, held_by, named_loaders, own_generators
-from .kinds import FUNCTIONS, PLAIN, Kind, behind, is_code, kind_of
+from .kinds import FUNCTIONS, OBJECT, PLAIN, Kind, behind, fields, is_code, kind_of
 from .layers import initialise_lazy
 from .loaders import ItemLoader
 from .module_state import attributes, module_state, set_attributes, set_module_state
@@ -125,8 +125,10 @@ class Moment:
         return None     # a copy of a learner is in no run
 
     def _keep_moving(self, x: Any, moving: dict[str, Any], place: str) -> None:
-        if hasattr(x, "__dict__"):
-            self._contents.append((x, None, moving))
+        if not hasattr(x, "__dict__"):
+            self._contents.append((x, OBJECT, fields(x)))
+        else:
+            self._contents.append((x, None, dict(vars(x))))
             self._names.append((x, set(vars(x))))
         for key, value in moving.items():
             self._walk(value, f"{place}.{key}")
