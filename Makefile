@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 OUT    ?= out
 BENCH  := .venv-bench
-TORCH  ?= 2.6.0
+TORCH  ?= 2.8.0
 OTHER  := .venv-torch-$(TORCH)
 PART   ?= all
 DEVICE ?= cpu
@@ -31,14 +31,14 @@ $(READY): setup.cfg pyproject.toml
 train: $(READY)  ## the main job: MNIST sample, LR finder, two epochs of 1cycle, pictures in out/
 	$(BIN)/python -m minifast --out $(OUT)
 
-test: $(READY)  ## every test, the README's blocks and the notebooks included (about eight minutes)
+test: $(READY)  ## every test, the README's blocks and the notebooks included (about six minutes)
 	$(BIN)/python -m pytest -m "not slow" -n 2
 
 fast: $(READY)  ## the tests without notebooks, README and subprocesses (minutes)
 	$(BIN)/python -m pytest -m "not slow" -n 2 -q --ignore tests/test_notebooks.py --ignore tests/test_readme.py --ignore tests/test_main.py \
 	    --ignore tests/test_site.py --ignore tests/test_pages.py
 
-versions: $(OTHER)/.ready  ## the fast tests with another torch: make versions TORCH=2.6.0
+versions: $(OTHER)/.ready  ## the fast tests with another torch: make versions TORCH=2.8.0
 	$(OTHER)/bin/python -m pytest -m "not slow" -n 2 -q --ignore tests/test_notebooks.py --ignore tests/test_readme.py --ignore tests/test_main.py \
 	    --ignore tests/test_site.py --ignore tests/test_pages.py
 

@@ -32,7 +32,9 @@ from minifast.fakes import fake_learner
 from minifast.sharded import whole
 from minifast.vision import ImageDataBunch
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
+# torch 2.8 warns of itself where its distributed checkpoints are written
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="processes are forked"),
+              pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")]
 
 TINY = 1e-12
 
