@@ -86,7 +86,8 @@ def _sort(x: Any) -> str:
 
 def _memory(x: Tensor) -> int:
     """Where a tensor's numbers are; 0 if it has none."""
-    plain = x.layout is torch.strided and not nn.parameter.is_lazy(x) and not x.is_meta
+    # one of a class of its own, such as a part of a tensor that is spread over processes, may have no memory itself
+    plain = type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided and not x.is_meta
     return x.untyped_storage().data_ptr() if plain else 0
 
 
