@@ -361,7 +361,7 @@ NUMBERS: dict[str, tuple[Callable[[Learner, Any], Any], Callable[[Any], bool], s
     "TrainingPhase length": (lambda learn, v: TrainingPhase(v), whole(), "length"),
     "Checkpoint every": (lambda learn, v: Checkpoint(learn, "x", every=v), or_none(whole()), "every"),
     "Checkpoint seconds": (lambda learn, v: Checkpoint(learn, "x", seconds=v), ABOVE_0, "seconds"),
-    "EarlyStopping patience": (lambda learn, v: EarlyStoppingCallback(learn, patience=v), whole(), "patience"),
+    "EarlyStopping patience": (lambda learn, v: EarlyStoppingCallback(learn, patience=v), whole(0), "patience"),
     "EarlyStopping min_delta": (lambda learn, v: EarlyStoppingCallback(learn, min_delta=v), AT_LEAST_0, "min_delta"),
     "ReduceLR factor": (lambda learn, v: ReduceLROnPlateauCallback(learn, factor=v), SHARE, "factor"),
     "ReduceLR min_lr": (lambda learn, v: ReduceLROnPlateauCallback(learn, min_lr=v), AT_LEAST_0, "min_lr"),
