@@ -6,19 +6,15 @@ JPEG files of about 400x350, mirrored, turned, enlarged, seen from another side,
 `size`, in batches of 64. Every contender in turn, so many rounds; the median, the worst, and the processor time of this
 process and of workers that have ended. What is not installed is left out. `--sheet` keeps a sheet of pictures of each.
 
-What was seen: two cores with eight other busy programs (all of it is two to four times slower than alone), medians of
-three, seconds an epoch and, in brackets, of processor time:
+What was seen (2026-11-26, two cores, otherwise idle; torch 2.14.1, torchvision 0.29, kornia 0.9.0, fastai 2.8.12), 2,000
+pictures at 128, one thread, medians of three, seconds an epoch, the worst, and processor time:
 
-                         400 pictures, 1 thread    192 pictures, 2 threads
-    minifast                  5.0 (1.2)                 1.9 (0.6)
-    minifast_from_disk       10.6                       7.1
-    torchvision              19.5 (5.1)                 8.3 (2.5)
-    kornia                   19.6 (5.1)                11.0 (3.2)
+    minifast                0.71   0.72   0.70      decoded once, 0.8 s before the first epoch
+    minifast_from_disk      1.95   2.05   0.96      decoded in each epoch by two kept workers (their time is not counted)
+    torchvision             3.53   3.59   4.72
+    kornia                  3.33   3.44   4.78
+    fastai                  4.14   4.18   6.00
 
-The worst of three was within a fifth of the median, but for 2.9 where 1.9 stands. (The workers of minifast_from_disk
-live on, so that their time is not counted; in the second column they did not yet, and began again in each epoch.)
-While items were made on two threads minifast's second column was 6.8 (2.2): a copy of one picture is just large enough
-to be shared by threads, and then waits for one that does not run.
 The pictures: torchvision and kornia interpolate three times (resize, perspective, turn) and leave black corners;
 kornia's perspective knows no reflection. minifast interpolates once and has no corners.
 """
