@@ -6,11 +6,11 @@ JPEG files of about 400x350, mirrored, turned, enlarged, seen from another side,
 `size`, in batches of 64. Every contender in turn, so many rounds; the median, the worst, and the processor time of this
 process and of workers that have ended. What is not installed is left out. `--sheet` keeps a sheet of pictures of each.
 
-What was seen (2026-11-26, two cores, otherwise idle; torch 2.14.1, torchvision 0.29, kornia 0.9.0, fastai 2.8.12), 2,000
-pictures at 128, one thread, medians of three, seconds an epoch, the worst, and processor time:
+What was seen (2026-11-26, two cores, otherwise idle; torch 2.14.1, torchvision 0.29, kornia 0.9.0, fastai 2.8.12),
+2,000 pictures at 128, one thread, medians of three, seconds an epoch, the worst, and processor time:
 
     minifast                0.71   0.72   0.70      decoded once, 0.8 s before the first epoch
-    minifast_from_disk      1.95   2.05   0.96      decoded in each epoch by two kept workers (their time is not counted)
+    minifast_from_disk      1.95   2.05   0.96      decoded in each epoch by kept workers (whose time is not counted)
     torchvision             3.53   3.59   4.72
     kornia                  3.33   3.44   4.78
     fastai                  4.14   4.18   6.00

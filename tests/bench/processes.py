@@ -132,8 +132,8 @@ def run(device: str, rounds: int = 3) -> list[Section]:
     for name, packages in CONTENDERS.items():
         one, two = (found[name, nproc] for nproc in (1, 2))
         if isinstance(one, str) or isinstance(two, str):
-            rows.append([f"{name} {version(packages[0])}", *("left out" if isinstance(r, str) else f"{median(r, 's'):.2f}"
-                                                            for r in (one, two)), ""])
+            cells = ["left out" if isinstance(r, str) else f"{median(r, 's'):.2f}" for r in (one, two)]
+            rows.append([f"{name} {version(packages[0])}", *cells, ""])
         else:
             a, b = median(one, "s"), median(two, "s")
             rows.append([f"{name} {version(packages[0])}", f"{a:.2f}", f"{b:.2f}", f"{a / b:.2f}"])
