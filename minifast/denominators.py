@@ -57,6 +57,7 @@ def batch_weight(loss_func: Any, output: Any, target: Any, inputs: Any = None, l
         core, args, keywords = written(loss_func)
         if (own := getattr(core, "denominator", None)) is not None:
             return own(*args, output, *listify(target), **keywords)
+    # `_reduction` and `_is_of_classes`, written out: each call would cost every batch
     if (keywords.get("reduction") or getattr(core, "reduction", "mean")) == "sum":
         return None
     if isinstance(core, _OF_CLASSES) or core is F.cross_entropy or core is F.nll_loss:

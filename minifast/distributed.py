@@ -229,8 +229,8 @@ def launch(train: Callable[..., Any], nproc: int, *args: Any) -> Any:
         said = [(number, str(f.message["message"]) if isinstance(f.message, dict) else f"exit status {f.exitcode}")
                 for number, f in sorted(e.failures.items(), key=lambda item: item[1].timestamp)]
         number, message = next((f for f in said if not FAILED.search(f[1])), said[0])
-        told = re.search(r"process \d+ (ended|is gone|did not answer) .*", message, re.DOTALL)
-        raise RuntimeError(told[0] if told else f"process {number} ended: {message}") from None
+        reason = re.search(r"process \d+ (ended|is gone|did not answer) .*", message, re.DOTALL)
+        raise RuntimeError(reason[0] if reason else f"process {number} ended: {message}") from None
     finally:
         for number, handler in handlers:    # torch leaves its own in their places
             if signal.getsignal(number) is not handler:

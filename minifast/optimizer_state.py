@@ -86,7 +86,7 @@ def fit_state(p: Tensor, state: dict[str, Any], names: Sequence[str] = ()) -> No
 
 
 def order_of(t: Tensor) -> tuple[int, ...]:
-    """How a tensor lies in memory: its strides, but for dimensions of one element, whose stride may be any number.
+    """How a tensor lies in memory: its strides, except in dimensions of one element, whose stride may be any number.
 
     >>> a = torch.zeros(8, 1, 3, 3)
     >>> b = a.to(memory_format=torch.channels_last)

@@ -196,7 +196,7 @@ def plot_matrix(counts: Any, names: Sequence[str], x: str, y: str, ax: Any = Non
     return axis
 
 
-LISTED = {"tab10": 10, "tab20": 20}     # matplotlib's lists of colours that are told apart, and how many they have
+LISTED = {"tab10": 10, "tab20": 20}     # matplotlib's lists of distinct colours, and how many they have
 
 
 def mask_colours(n_classes: int) -> str:

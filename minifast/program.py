@@ -223,7 +223,7 @@ def _results(x: Any) -> Iterator[int]:
 
 
 def _made(x: Any) -> Any:
-    """Arguments as written, as torch takes them, but for results and devices."""
+    """Arguments as written, as torch takes them, except for results and devices."""
     if isinstance(x, dict):
         if set(x) == {"result"}:
             return _Result(x["result"])

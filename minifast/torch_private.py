@@ -177,7 +177,7 @@ def running_workers(loader: Any) -> bool:
     return isinstance(loader, DataLoader) and vars(loader).get("_iterator") is not None
 
 
-# ---- scripted modules. Without the name of their type, what they hold beside weights and buffers stays as it is.
+# ---- scripted modules. Without the name of their type, what they hold beside weights and buffers is left unchanged.
 
 def scripted_attributes(module: nn.Module) -> dict[str, Any]:
     """What a scripted module holds in attributes, which are not among its `vars`; empty for another module."""

@@ -115,7 +115,7 @@ class WandB(RunTracker):
 
     def log(self, values: dict[str, float], step: int) -> None:
         """Send these values."""
-        # W&B waits for more of the same step, unless told that this is all
+        # W&B waits for more of the same step, unless `commit` says that this is all
         self._run.log(values, step=step, commit=any(name.startswith("epoch/") for name in values))
 
     def end(self, exception: BaseException | None) -> None:

@@ -82,8 +82,8 @@ def closed() -> io.StringIO:
 
 
 @contextlib.contextmanager
-def full() -> Iterator[Any]:
-    file = open("/dev/full", "w")
+def held(file: Any) -> Iterator[Any]:
+    """A file that cannot be closed without an error."""
     try:
         yield file
     finally:
@@ -91,41 +91,29 @@ def full() -> Iterator[Any]:
             file.close()
 
 
-@contextlib.contextmanager
-def unread_pipe() -> Iterator[Any]:
+def full() -> Any:
+    return held(open("/dev/full", "w"))
+
+
+def unread_pipe() -> Any:
     read, write = os.pipe()
     os.close(read)
-    file = os.fdopen(write, "w")
-    try:
-        yield file
-    finally:
-        with contextlib.suppress(OSError):
-            file.close()
+    return held(os.fdopen(write, "w"))
 
 
-@contextlib.contextmanager
-def closed_descriptor() -> Iterator[Any]:
+def closed_descriptor() -> Any:
     read, write = os.pipe()
     file = os.fdopen(write, "w")
     os.close(write)
     os.close(read)
-    try:
-        yield file
-    finally:
-        with contextlib.suppress(OSError):
-            file.close()
+    return held(file)
 
 
-@contextlib.contextmanager
-def lost_terminal() -> Iterator[Any]:
+def lost_terminal() -> Any:
     master, slave = os.openpty()
     file = os.fdopen(slave, "w")
     os.close(master)
-    try:
-        yield file
-    finally:
-        with contextlib.suppress(OSError):
-            file.close()
+    return held(file)
 
 
 def encoded(name: str, errors: str = "strict") -> Callable[[], Any]:
