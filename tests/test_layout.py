@@ -310,3 +310,9 @@ def test_no_file_mentions_a_machines_path():
     files = [p for p in [*files, *ROOT.glob("*.*"), ROOT / "Makefile"] if p.is_file() and p.suffix in text]
     pattern = re.compile(r"(?<![\w.:/<{}])/(?:work|root|home|Users|tmp|mnt|opt|usr/local)/\w")
     assert [(p, found) for p in files if (found := pattern.findall(p.read_text(errors="ignore")))] == []
+
+
+def test_attributes_of_callbacks_are_declared_so_none_is_asked_for():
+    asked = re.compile(r'vars\(self\)\.(get|pop)|in vars\(self\)|(getattr|hasattr)\(self, "')
+    found = [path.name for path in (PACKAGE / "callbacks").glob("*.py") if asked.search(path.read_text())]
+    assert found == []

@@ -21,10 +21,17 @@ class Averaging(LearnerCallback):
     _order = Order.AVERAGE
     role = "fit"
 
+    def __init__(self, learn: Any) -> None:
+        super().__init__(learn)
+        self._weights: list[Tensor] = []
+        self._live: list[Tensor] | None = None      # the run's own weights, while the average is in their place
+        self.average: list[Tensor] = []
+        self.n_averaged = 0
+
     def on_train_begin(self) -> None:
         # no AveragedModel of torch's: that is a deep copy, with every hook
         self._weights = [t.detach() for t in (*self.learn.model.parameters(), *self.learn.model.buffers())]
-        self._live: list[Tensor] | None = None
+        self._live = None
         self.average, self.n_averaged = [t.clone() for t in self._weights], 0
 
     def on_batch_begin(self, train: bool) -> None:
@@ -52,7 +59,7 @@ class Averaging(LearnerCallback):
             w.copy_(a)
 
     def _show_own(self) -> None:
-        for w, own in zip(self._weights, vars(self).get("_live") or (), strict=False):
+        for w, own in zip(self._weights, self._live or (), strict=False):
             w.copy_(own)
         self._live = None
 

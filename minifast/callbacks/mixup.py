@@ -94,6 +94,7 @@ class MixUpCallback(LearnerCallback):
         super().__init__(learn)
         self.alpha, self.stack_x, self.stack_y = positive_float("alpha", alpha), stack_x, stack_y
         self.seed, self.n_mixed = seed_or_drawn(seed), 0
+        self._loss_func: Any = None     # the learner's own, while another one is in its place
 
     def on_train_begin(self) -> None:
         if self.stack_y:
@@ -117,8 +118,8 @@ class MixUpCallback(LearnerCallback):
         return {"last_input": x, "last_target": y}
 
     def on_train_end(self) -> None:
-        if (loss_func := vars(self).pop("_loss_func", None)) is not None:
-            self.learn.loss_func = loss_func
+        if self._loss_func is not None:
+            self.learn.loss_func, self._loss_func = self._loss_func, None
 
     def _draw(self, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
         # numpy, because torch draws no Beta from a generator of one's own; 10 µs to make one whose state is two numbers

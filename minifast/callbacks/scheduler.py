@@ -39,6 +39,10 @@ class ScheduleCallback(LearnerCallback):
         super().__init__(learn)
         self.tot_epochs = None if tot_epochs is None else positive_int("tot_epochs", tot_epochs)
         self.start_epoch = 0 if start_epoch is None else positive_int("start_epoch", start_epoch, or_zero=True)
+        self.schedules: Plan = {}
+        self.n_planned = 0
+        self.warned = False
+        self.before: dict[str, Any] = {}    # the run's hyper-parameters, until they are put back
 
     def plan(self, n_updates: int, n_epochs: int) -> Plan:
         """The schedules, by the name of the hyper-parameter, of `n_updates` optimizer steps in `n_epochs` epochs."""
@@ -73,7 +77,7 @@ class ScheduleCallback(LearnerCallback):
             opt.set(name, schedule(update))
 
     def on_train_end(self) -> None:
-        for name, before in getattr(self, "before", {}).items():
+        for name, before in self.before.items():
             self.learn.opt.set(name, before)
         self.before = {}
 
