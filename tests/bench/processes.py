@@ -36,7 +36,7 @@ def work(name: str) -> float:
     """Seconds of the quickest epoch of a contender in this process, one of `WORLD_SIZE`."""
     import torch
     import torch.nn.functional as F
-    from contenders import small_cnn
+    from contenders import Batches, small_cnn
     torch.set_num_threads(1)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     model: Any = small_cnn()
@@ -70,7 +70,7 @@ def work(name: str) -> float:
                                     max_epochs=EPOCHS, logger=False, enable_checkpointing=False,
                                     use_distributed_sampler=False, enable_progress_bar=False,
                                     enable_model_summary=False)
-        trainer.fit(Module(), mine)
+        trainer.fit(Module(), Batches(mine))    # it takes a list for as many loaders
         return min(seconds)
     if name == "accelerate":
         from accelerate import Accelerator
@@ -110,7 +110,10 @@ def measured(name: str, nproc: int) -> float | str:
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE))
     outs = [p.communicate() for p in started]
     if any(p.returncode for p in started):
-        return outs[0][1].decode().strip().splitlines()[-1][:80]
+        lines = outs[0][1].decode().strip().splitlines()
+        why = next((line for line in reversed(lines) if "Error" in line), lines[-1])
+        print(f"  {name} is left out of {nproc}: {why}", file=sys.stderr)
+        return why
     return float(max(pickle.loads(bytes.fromhex(out.decode().split()[-1])) for out, _ in outs))
 
 
