@@ -23,8 +23,8 @@ from .columns import AverageMetric, WholeSetMetric
 from .distributed import FAILED, here
 from .same_run import differences, named, settings
 from .signatures import listeners
-from .state import Changes
-from .utils import read_numbers, rng_state, set_rng_state, to_detach, to_device, weighted_mean
+from .state import Changes, State
+from .utils import params_of, read_numbers, rng_state, set_rng_state, to_detach, to_device, weighted_mean
 
 __all__ = ["Exchange", "another_ended", "begin_alike", "explain", "first_of_all", "in_turns", "share_validation"]
 
@@ -36,15 +36,26 @@ SIGNALS = {"SIGINT": 1.0, "SIGTERM": 1e5, "SIGUSR1": 1e10}     # summed over few
 
 class Exchange:
     """One sum over all processes a batch: loss, weight, a signal that one has received, process 0's clock, and the
-    decisions of callbacks. So all of them decide alike without another message. learn: the learner of the run."""
+    decisions of callbacks. So all of them decide alike without another message. learn: the learner of the run.
+
+    The sum is on its way during the backward pass, which counts in units of the batch size; `end` says what its
+    gradients then lack. It is waited for before only where a callback reads the weight of the whole batch there, or
+    where there are gradients already, to which those of this batch are added.
+    """
 
     def __init__(self, learn: Any) -> None:
-        self.learn, self.device = learn, learn.data.device
+        self.learn = learn
         self.loss: Any = None       # of the whole batch
-        self.factor: Any = 1.0      # of this process's loss, so that the mean of all processes' gradients is right
+        self.whole: Any = None      # its weight; None: the loss is a sum
+        self.weight: Any = None     # of this process's part, 0 where no sample is this process's
+        self.unit: Any = None       # in which the backward pass counts
+        self.factor: Any = None     # of this process's loss, so that the mean of all processes' gradients is right
+        self.under_way: Any = None
         self.agreed: tuple[bool, ...] = (False, False, False)
         self.who: dict[str, str] = {}
-        self.sent: deque[Any] = deque()
+        self.unread: deque[Any] = deque()
+        self.is_read = any("last_weight" in _fields(handler) for cb, handler, _ in
+                           learn.handler.of_callbacks["backward_begin"] if cb is not learn.distributed)
         take = learn.handler._take
 
         def taking(callback: Any, event: str, changes: Any) -> None:
@@ -52,44 +63,64 @@ class Exchange:
             self.who.update({key: type(callback).__name__ for key in changes if key in STOPS or key == "skip_step"})
         learn.handler._take = taking    # the handler is this run's own
 
-    def of_batch(self, loss: Tensor, weight: Any, update: int, nothing: bool) -> Any:
-        """The weight of the whole batch; `loss` and `factor` are there then. nothing: no sample is this process's."""
-        is_sum, is_tensor = weight is None, isinstance(weight, Tensor)
-        weight = 0.0 if nothing else 1.0 if is_sum else weight
-        total = self._sum(torch.where(_as_tensor(weight, loss) != 0, loss.double() * weight, 0.0), weight, update)
-        whole = total[1] if total.is_cuda or is_tensor else float(total[1])
-        self.loss = (total[0] if is_sum else total[0] / total[1]).to(loss.dtype)
-        world = float(processes.world())
-        if is_sum:
-            self.factor = 0.0 if nothing else world
-            return None
-        self.factor = weight * world / (whole.clamp_min(1e-300) if isinstance(whole, Tensor) else whole or 1.0)
-        self.factor = self.factor if isinstance(self.factor, Tensor) and self.factor.is_cuda else float(self.factor)
-        return whole
+    def begin(self, loss: Tensor, weight: Any, update: int, nothing: bool) -> Any:
+        """Send what this process has of a batch. Returns the weight of the whole batch if that is waited for, else
+        `weight`. nothing: no sample is this process's."""
+        self.weight = 0.0 if nothing else 1.0 if weight is None else weight
+        total = torch.where(_as_tensor(self.weight, loss) != 0, loss.double() * self.weight, 0.0)
+        self.under_way = self._send(total, self.weight, update), weight, loss.dtype
+        self.unit = 1.0 if weight is None else self.learn.data.batch_size or 1.0
+        if self.is_read or loss.is_cuda or any(p.grad is not None for p in params_of(self.learn)):
+            self._arrive()
+            weight = self.whole
+            self.unit = self.unit if weight is None else weight
+        if loss.is_cuda:
+            unit = self.unit.clamp_min(1e-300) if isinstance(self.unit, Tensor) else self.unit
+            self.factor = self.weight * processes.world() / unit
+        else:
+            self.factor = float(self.weight) * processes.world() / float(self.unit or 1.0)
+        return weight
+
+    def end(self) -> tuple[Any, Any]:
+        """The weight of the whole batch, and what the gradients are to be multiplied by."""
+        if self.under_way is not None:
+            self._arrive()
+        same = self.whole is None or self.unit is self.whole
+        return self.whole, 1.0 if same else float(self.unit / (self.whole or 1.0))
 
     def agree(self, update: int, *stops: bool) -> None:
-        """RuntimeError, in all processes, where one has decided to stop and another has not. (That one sends its sum of
-        the next batch: it counts as the answer.)"""
+        """RuntimeError where this process has decided to stop and another has not. (That one sends its sum of the next
+        batch: it counts as the answer.)"""
         if stops != self.agreed:
-            self._sum(torch.zeros((), dtype=torch.float64, device=self.device), 0.0, update, stopped=True)
+            self._take_in(*self._send(torch.zeros((), device=self.learn.data.device), 0.0, update, stopped=True))
             self.agreed = (False, *stops[1:])
             self.who = {}
 
-    def _sum(self, loss: Tensor, weight: Any, update: int, stopped: bool = False) -> Tensor:
+    def _send(self, loss: Tensor, weight: Any, update: int, stopped: bool = False) -> tuple[Tensor, Any, int, bool]:
         heard = _heard(self.learn)
         numbers = [SIGNALS[signal.Signals(heard).name] if heard else 0.0,
                    0.0 if processes.rank() else time.monotonic(), float(update), float(stopped)]
         sent = torch.stack([_as_tensor(x, loss) for x in (loss, weight, *numbers)])
-        dist.all_reduce(sent)
+        return sent, dist.all_reduce(sent, async_op=True), update, stopped
+
+    def _arrive(self) -> None:
+        sending, mine, dtype = self.under_way
+        self.under_way, total = None, self._take_in(*sending)
+        self.whole = total[1] if isinstance(mine, Tensor) or total.is_cuda else float(total[1])
+        self.whole = None if mine is None else self.whole
+        self.loss = (total[0] if mine is None else total[0] / total[1]).to(dtype)
+
+    def _take_in(self, sent: Tensor, work: Any, update: int, stopped: bool) -> Tensor:
+        work.wait()
         if not sent.is_cuda:
             self._read(sent, update, stopped)
             return sent
         host = torch.empty(sent.shape, dtype=sent.dtype, pin_memory=True).copy_(sent, non_blocking=True)
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record()
-        self.sent.append((host, arrived, update, stopped))
-        while len(self.sent) > (0 if stopped else LAG):
-            host, arrived, *was = self.sent.popleft()
+        self.unread.append((host, arrived, update, stopped))
+        while len(self.unread) > (0 if stopped else LAG):
+            host, arrived, *was = self.unread.popleft()
             arrived.synchronize()
             self._read(host, *was)
         return sent
@@ -98,20 +129,29 @@ class Exchange:
         _, _, heard, now, updates, n_stopped = sent.tolist()
         here.now = now
         if n_stopped not in (0, processes.world()) or updates != update * processes.world():
-            raise self._disagreement(stopped, update)
+            raise self._disagreement(stopped, update, bool(n_stopped))
         if heard:
             name = next(name for name, number in reversed(SIGNALS.items()) if heard >= number)
             self.learn.interruption.take(getattr(signal, name))
 
-    def _disagreement(self, stopped: bool, update: int) -> RuntimeError:
+    def _disagreement(self, stopped: bool, update: int, one_stops: bool) -> Exception:
+        if one_stops and not stopped:   # the one that does says so, see `explain`
+            return ConnectionError("another process has stopped")
         s = self.learn.handler.state
         mine = self.who, stopped, update, f"epoch {s.epoch}, batch {s.num_batch}"
-        every = [mine] if self.device.type == "cuda" else processes.gathered(mine)
-        said = [f"process {i if len(every) > 1 else processes.rank()}: {who}, {place}" for i, who, place in (
+        # the others may be in the backward pass, where they cannot answer
+        every = {processes.rank(): mine} if one_stops else dict(enumerate(processes.gathered(mine)))
+        said = [f"process {i}: {who}, {place}" for i, who, place in (
             (i, " and ".join(f"{name} returned {key}" for key, name in who.items()) or f"step {update}", place)
-            for i, (who, stopped, update, place) in enumerate(every) if who or stopped)]
+            for i, (who, stopped, update, place) in every.items() if who or stopped)]
         return RuntimeError(f"the processes have not decided alike. {'; '.join(said)}. A decision must be a function "
                             "of numbers that all processes have, such as last_loss, smooth_loss and last_metrics")
+
+
+def _fields(handler: Any) -> set[str]:
+    """The fields of the state that a handler reads."""
+    params = inspect.signature(handler).parameters.values()
+    return {*vars(State())} if any(p.kind is p.VAR_KEYWORD for p in params) else {p.name for p in params}
 
 
 class _Together(Callback):
@@ -125,10 +165,8 @@ class _Together(Callback):
         self.learn, self.handler = learn, handler
         self.replayed = listeners(replayed, Callback)["batch_end"]
         self.averaged = [m for m in handler.metrics if m not in replayed]
-        read = [inspect.signature(cb.on_batch_end).parameters for cb, *_ in self.replayed]
-        every = any(p.kind is p.VAR_KEYWORD for params in read for p in params.values())
-        self.fields = [f for f in ("last_input", "last_target", "last_output", "last_loss", "last_weight")
-                       if every or any(f in params for params in read)]
+        read = set().union(*(_fields(cb.on_batch_end) for cb, *_ in self.replayed))
+        self.fields = sorted(read & {"last_input", "last_target", "last_output", "last_loss", "last_weight"})
         self.kept: list[Any] = []
 
     def on_epoch_begin(self) -> None:
@@ -232,7 +270,7 @@ def in_turns(learn: Any, handler: Any, dl: Any, n_batch: int | None) -> Iterator
 
 def lost(error: BaseException | None) -> bool:
     """Whether the error is that of a connection to another process."""
-    return isinstance(error, (RuntimeError, ConnectionError)) and bool(FAILED.search(str(error)))
+    return isinstance(error, ConnectionError) or isinstance(error, RuntimeError) and bool(FAILED.search(str(error)))
 
 
 def explain(error: BaseException, place: str) -> None:

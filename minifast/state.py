@@ -28,7 +28,7 @@ fit(epochs)                                               a callback may return
             loss = loss_func(output, target)
             on_backward_begin                             last_loss, last_weight, skip_bwd, skip_step
             loss.backward()
-            on_backward_end                               skip_step, skip_zero
+            on_backward_end                               last_weight, skip_step, skip_zero
             opt.step()
             on_step_end                                   skip_zero
             opt.zero_grad()
@@ -50,7 +50,7 @@ RETURNS: dict[str, dict[str, Callable[[str, Any], Any]]] = {
     "batch_begin": {"last_input": anything, "last_target": anything},
     "loss_begin": {"last_output": anything},
     "backward_begin": {"last_loss": loss_value, "last_weight": anything, "skip_bwd": flag, "skip_step": flag},
-    "backward_end": {"skip_step": flag, "skip_zero": flag},
+    "backward_end": {"last_weight": anything, "skip_step": flag, "skip_zero": flag},
     "step_end": {"skip_zero": flag},
     "batch_end": {"last_loss": loss_value, "smooth_loss": loss_value, "stop_epoch": flag, "stop_training": flag,
                   "skip_validate": flag},

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from .distributed import world
 
-__all__ = ["listify", "camel2snake", "map_tensors", "run_model", "joined", "tensors_in", "to_device", "to_detach",
-           "first_tensor", "batch_length", "wide", "on_host", "even_mults", "is_plain", "shape_of", "read_numbers",
-           "weighted_mean", "smoothed", "rng_state", "set_rng_state", "one_thread"]
+__all__ = ["listify", "camel2snake", "map_tensors", "run_model", "joined", "tensors_in", "params_of", "to_device",
+           "to_detach", "first_tensor", "batch_length", "wide", "on_host", "even_mults", "is_plain", "shape_of",
+           "read_numbers", "weighted_mean", "smoothed", "rng_state", "set_rng_state", "one_thread"]
 
 
 def listify(x: Any = None) -> list[Any]:
@@ -48,6 +48,11 @@ def map_tensors(x: Any, change: Callable[[Tensor], Any]) -> Any:
             object.__setattr__(changed, name, map_tensors(value, change))   # a frozen one's too
         return changed
     return x
+
+
+def params_of(learn: Any) -> list[Tensor]:
+    """The parameters that the learner's optimizer holds, in the order of its groups."""
+    return [p for group in learn.opt.opt.param_groups for p in group["params"]]
 
 
 def to_device(x: Any, device: torch.device | str) -> Any:

@@ -13,7 +13,7 @@ from .device_loader import concrete_device
 from .distributed import once
 from .files import RUN, load_file, save_file
 from .sharded import is_sharded, like, load_parts, whole
-from .utils import is_plain, map_tensors, tensors_in
+from .utils import is_plain, map_tensors, params_of, tensors_in
 
 __all__ = ["load_weights", "misfit", "save_weights"]
 
@@ -79,7 +79,7 @@ def _of_run(run: dict[str, Any], path: Path) -> Any:
 
 def _load_opt(learn: Any, opt: Any, path: Path) -> None:
     before = copy.deepcopy(learn.opt.state_dict())
-    params = [p for group in learn.opt.opt.param_groups for p in group["params"]]
+    params = params_of(learn)
     try:
         if any(map(is_sharded, params)):
             opt = {**opt, "state": {i: {key: like(t, params[i]) for key, t in held.items()}

@@ -14,7 +14,8 @@ from ..order import Order
 from ..progress import say
 from ..sharded import shard_model, synchronise_batch_norm
 from ..state import Changes
-from ..utils import rng_state, set_rng_state, smoothed, tensors_in
+from ..torch_private import multiply_all_
+from ..utils import params_of, rng_state, set_rng_state, smoothed, tensors_in
 
 if TYPE_CHECKING:
     from ..learner import Learner
@@ -73,7 +74,13 @@ class Distributed(LearnerCallback):
 
     def on_backward_begin(self, last_loss: Tensor, last_weight: Any, num_batch: int, update: int) -> Changes:
         nothing = self.learn.data.train_dl.has_nothing(num_batch)
-        return {"last_weight": self.exchange.of_batch(last_loss.detach(), last_weight, update, nothing)}
+        return {"last_weight": self.exchange.begin(last_loss.detach(), last_weight, update, nothing)}
+
+    def on_backward_end(self, skip_bwd: bool) -> Changes:
+        weight, lacking = self.exchange.end()
+        if lacking != 1 and not skip_bwd:
+            multiply_all_([p.grad for p in params_of(self.learn) if p.grad is not None], lacking)
+        return {"last_weight": weight}
 
     def on_step_end(self) -> None:
         processes.share_first(self.buffers)

@@ -12,6 +12,7 @@ from ..distributed import together
 from ..order import Order
 from ..state import Changes
 from ..torch_private import multiply_all_
+from ..utils import params_of
 
 __all__ = ["GradientClipping", "GradientAccumulation", "AccumulateScheduler"]
 
@@ -37,7 +38,7 @@ class GradientClipping(LearnerCallback):
 
     def on_backward_end(self, skip_step: bool) -> None:
         if not skip_step:
-            (clip_grad_norm_ if self.by == "norm" else clip_grad_value_)(_params(self.learn), self.clip)
+            (clip_grad_norm_ if self.by == "norm" else clip_grad_value_)(params_of(self.learn), self.clip)
 
 
 class GradientAccumulation(LearnerCallback):
@@ -108,12 +109,8 @@ class GradientAccumulation(LearnerCallback):
         return None
 
     def _multiply(self, factor: Any) -> None:
-        if grads := [p.grad for p in _params(self.learn) if p.grad is not None]:
+        if grads := [p.grad for p in params_of(self.learn) if p.grad is not None]:
             multiply_all_(grads, factor)
-
-
-def _params(learn: Any) -> list[Tensor]:
-    return [p for group in learn.opt.opt.param_groups for p in group["params"]]
 
 
 AccumulateScheduler = GradientAccumulation  # fastai v1's name

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..batches import merged
 from ..callback import LearnerCallback
-from ..distributed import together, world
+from ..distributed import together
 from ..order import Order
 from ..state import Changes
 from ..utils import to_detach, weighted_mean
@@ -58,7 +58,7 @@ class LossMetrics(LearnerCallback):
             values = [self.loss_func.metrics[name] for name in self.names]
             self.parts.append([v.detach() if isinstance(v, Tensor) else v for v in values])
             if train and together(self.learn) and last_weight is not None:  # of this process's part of the batch
-                last_weight = last_weight * self.learn.distributed.exchange.factor / world()
+                last_weight = self.learn.distributed.exchange.weight
             self.weights.append(last_weight)
 
     def on_epoch_end(self, last_metrics: list[Any]) -> Changes:
