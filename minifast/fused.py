@@ -168,13 +168,16 @@ class KernelStep:
                         jobs += fitted
                     else:
                         return False
+            steps: list[Tensor] = []
+            for job in jobs:
+                steps += job[4]
+            if steps:
+                add_one_to_all_(steps)      # one call for all groups
             for job in jobs:
                 g, p = job[0], job[1][0]
                 if decouple and g["decays"] and (factor := 1 - g["lr"] * g["wd"]) != 1:
                     # all are of one kind: a factor of that kind takes 3 µs instead of 8 for six of them
                     multiply_all_(job[1], factor if p.is_cuda else torch.scalar_tensor(factor, dtype=p.dtype))
-                if job[4]:
-                    add_one_to_all_(job[4])
                 self.family.run(*job)  # type: ignore[union-attr]
             return True
         finally:

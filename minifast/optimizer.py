@@ -233,12 +233,12 @@ class OptimWrapper:
         for g in self.opt.param_groups:
             v = value[g["layer_group"]] if per_group else value
             old = g[key]
-            if type(old) is float:
+            if type(old) is float or (i is None and not isinstance(old, Tensor)):
                 g[key] = v
-            elif isinstance(old, Tensor):
+            elif i is None:
                 old.fill_(v)    # a captured graph reads it there
             else:
-                g[key] = v if i is None else (*old[:i], v, *old[i + 1:])
+                g[key] = (v, *old[1:]) if i == 0 else (*old[:i], v, *old[i + 1:])
             if name == "wd":
                 self._hand_on_decay(g, v)
 

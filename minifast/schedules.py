@@ -5,7 +5,7 @@ Values are numbers or lists with one for each layer group; lengths are in epochs
 """
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .checks import check_callable, number, positive_float
-from .stepper import Annealing, Phases, Stepper, annealing_cos, annealing_linear, annealing_poly
+from .stepper import Annealing, Phases, Stepper, annealing_cos, annealing_linear, annealing_no, annealing_poly
 
 __all__ = ["Curve", "constant", "cosine", "exp_range", "exponential", "flat_cosine", "linear", "piecewise",
            "polynomial", "restarts", "triangular", "triangular2", "warm_up"]
@@ -207,15 +207,60 @@ def _steps(epochs: float, per_epoch: float) -> int:
     return max(1, round(epochs * per_epoch))
 
 
-def values(schedule: Any, n: int) -> list[Any]:
-    """`[schedule(i) for i in range(n)]`, twice as fast where it is made of steppers: a preview may be long."""
+# ---- many values at a time
+
+BLOCK = 256     # steps
+_AT_ONCE = (annealing_linear, annealing_cos)    # these take an array of positions too
+
+
+def values(schedule: Any, first: int, last: int) -> list[Any]:
+    """`[schedule(i) for i in range(first, last)]`, to the bit, many times as fast where it is made of steppers."""
     if isinstance(schedule, Stepper):
         schedule = Phases([schedule])
     if not isinstance(schedule, Phases):
-        return [schedule(i) for i in range(n)]
+        return [schedule(i) for i in range(first, last)]
     found: list[Any] = []
-    for s, first, end in zip(schedule.steppers, schedule.starts, [*schedule.reached, n], strict=True):
-        func, a, b, n_iter = s.func, s.start, s.end, s.n_iter
-        points = (i - first for i in range(len(found), min(n, ceil(end))))
-        found += [func(a, b, x / n_iter) if 0 < x < n_iter else s(x) for x in points]
+    for s, start, end in zip(schedule.steppers, schedule.starts, [*schedule.reached, last], strict=True):
+        found += _values_of(s, [i - start for i in range(first + len(found), min(last, ceil(end)))])
     return found
+
+
+def _values_of(s: Stepper, steps: list[Any]) -> list[Any]:
+    begin = bisect_right(steps, 0)      # between its ends a stepper calls its function
+    end = max(begin, bisect_left(steps, s.n_iter))
+    if type(s) is not Stepper or s.func not in _AT_ONCE or end - begin < 16:    # fewer take longer at once
+        return [s(i) for i in steps]
+    pct: Any = np.array(steps[begin:end]) / s.n_iter
+    if np.ndim(s.start) or np.ndim(s.end):
+        inside = list(s.func(s.start, s.end, pct[:, None]))
+    else:
+        inside = s.func(s.start, s.end, pct).tolist()
+    return [s(i) for i in steps[:begin]] + inside + [s(i) for i in steps[end:]]
+
+
+class Ahead(Phases):
+    """`Phases` that compute `BLOCK` values at a time: a batch then costs an index, with any number of layer groups.
+
+    >>> Ahead([Stepper((0.0, 1.0), 4)])(1)
+    0.25
+    """
+
+    def __init__(self, steppers: Sequence[Stepper]) -> None:
+        super().__init__(steppers)
+        self.first = 0
+        self.block: list[Any] = []
+
+    def __call__(self, i: int) -> Any:
+        k = i - self.first
+        if not 0 <= k < len(self.block):
+            self.first, k = i, 0
+            self.block = values(Phases(self.steppers), i, i + BLOCK)
+        return self.block[k]
+
+
+def ahead(schedule: Schedule) -> Schedule:
+    """`schedule` as `Ahead` if nothing but the position decides its values, else itself: a stepper or an annealing
+    function of the user's may read what changes in the run."""
+    steppers = [schedule] if type(schedule) is Stepper else schedule.steppers if type(schedule) is Phases else []
+    known = all(type(s) is Stepper and s.func in (annealing_no, *_AT_ONCE) for s in steppers)
+    return Ahead(steppers) if steppers and known else schedule

@@ -50,7 +50,8 @@ def annealing_cos(start: Value, end: Value, pct: float) -> Value:
     >>> round(annealing_cos(1.0, 0.0, 0.5), 6)
     0.5
     """
-    return end + (start - end) * ((math.cos(math.pi * pct) + 1) / 2)
+    wave = _cosines(math.pi * pct) if isinstance(pct, np.ndarray) else math.cos(math.pi * pct)
+    return end + (start - end) * ((wave + 1) / 2)
 
 
 def annealing_poly(degree: float) -> Annealing:
@@ -126,6 +127,9 @@ class Phases:
     def __call__(self, i: int) -> Value:
         k = bisect_right(self.reached, i)
         return self.steppers[k](i - self.starts[k])
+
+
+_cosines = np.vectorize(math.cos, otypes=[float])    # numpy's own cosine differs from Python's in the last bit
 
 
 def _as_value(x: Value) -> Value:

@@ -24,8 +24,8 @@ from minifast.metrics import accuracy
 HERE = minifast.__file__.removesuffix("__init__.py")
 FIRST, LAST = 10, 30    # the batches that are counted
 # calls of this package's functions, calls of functions written in C from these, and operations of torch, a batch
-MOST = {"bare": (43, 47, 64), "one cycle": (56, 53, 64), "three groups": (66, 82, 68), "five callbacks": (70, 78, 73),
-        "SGD": (55, 51, 65), "AdamW of torch": (56, 53, 64), "validation": (13, 30, 18)}
+MOST = {"bare": (43, 47, 64), "one cycle": (52, 50, 64), "three groups": (60, 73, 66), "five callbacks": (66, 75, 73),
+        "SGD": (51, 49, 65), "AdamW of torch": (52, 50, 64), "validation": (13, 30, 18)}
 
 
 class Operations(TorchDispatchMode):

@@ -21,6 +21,8 @@ from minifast.callbacks.scheduler import ParamScheduler, ScheduleCallback
 from minifast.callbacks.torch_scheduler import TorchScheduler
 from minifast.fakes import fake_learner
 from minifast.schedules import (
+    Ahead,
+    ahead,
     constant,
     cosine,
     exp_range,
@@ -35,7 +37,7 @@ from minifast.schedules import (
     values,
     warm_up,
 )
-from minifast.stepper import annealing_cos, annealing_exp, annealing_linear
+from minifast.stepper import Phases, Stepper, annealing_cos, annealing_exp, annealing_linear, annealing_no
 
 SGD = partial(optim.SGD, momentum=0.9)
 
@@ -355,7 +357,35 @@ def test_the_quick_way_to_draw_is_exact(form):
     scheduler = OneCycleScheduler(fake_learner(), 0.1, form=form)
     for n, shown in [(1, 1), (2, 2), (3, 3), (1000, 1000), (57, 80)]:
         for schedule in scheduler.plan(n, 1).values():
-            assert values(schedule, shown) == [schedule(i) for i in range(shown)]
+            assert values(schedule, 0, shown) == [schedule(i) for i in range(shown)]
+
+
+def stepper(lr, n, func):
+    return Stepper((lr / 25, lr), n, func)
+
+
+@pytest.mark.parametrize("func", [annealing_no, annealing_linear, annealing_cos], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("lr", [0.1, np.array([1 / 3, 0.1, 1e-4])], ids=["a number", "three groups"])
+@pytest.mark.parametrize("n", [0, 7, 40.5, 700])
+def test_values_computed_ahead_are_the_steppers_own_to_the_bit(func, lr, n):
+    schedule = Phases([stepper(lr, n, func), stepper(lr[::-1] if np.ndim(lr) else 0.2, 300, annealing_cos)])
+    early, steps = ahead(schedule), [*range(1100), 3, 900, 0]    # and back, as a run that is resumed
+    assert type(early) is Ahead and early.steppers == schedule.steppers
+    for i in steps:
+        assert type(early(i)) is type(schedule(i)) and np.array_equal(early(i), schedule(i)), i
+
+
+def test_what_may_depend_on_the_run_is_not_computed_ahead():
+    class Own(Stepper):
+        def __call__(self, i):
+            return 5.0
+
+    def waver(start, end, pct):
+        return start
+
+    for schedule in (Phases([Own((0.0, 1.0), 50)]), Own(1.0, 50), Stepper((0.0, 1.0), 50, waver), lambda i: 0.1):
+        assert ahead(schedule) is schedule
+    assert values(Own((0.0, 1.0), 50), 0, 50) == [5.0] * 50
 
 
 def test_plot_schedule_draws_the_preview():

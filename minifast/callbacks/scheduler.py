@@ -11,7 +11,7 @@ from .. import plots
 from ..callback import LearnerCallback
 from ..checks import check_callable, positive_int
 from ..optimizer_state import check_value
-from ..schedules import Plan, Schedule, values
+from ..schedules import Plan, Schedule, ahead, values
 from ..state import Changes
 from ..stepper import Phases, Stepper
 
@@ -23,7 +23,8 @@ class ScheduleCallback(LearnerCallback):
     A subclass says which in `plan`. When the run ends, every hyper-parameter it has set is put back to what it was
     before. Steps past the end of the plan hold its last value, with one warning. `tot_epochs`: the schedule's length,
     where the run is only its first part. `start_epoch`: the run begins with that epoch, as if those before it had been
-    run; the number of epochs to fit includes them.
+    run; the number of epochs to fit includes them. `schedules` holds the running plan, computed ahead where it is made
+    of minifast's own annealing functions: to change what comes, put another schedule there.
 
     >>> class Halved(ScheduleCallback):
     ...     def plan(self, n_updates, n_epochs): return {"lr": lambda step: 0.1 / 2 ** step}
@@ -61,6 +62,7 @@ class ScheduleCallback(LearnerCallback):
                 check_value(name, value := schedule(step))
                 if np.ndim(value) and len(value) != (n := self.learn.opt.n_groups):
                     raise ValueError(f"the curve of {name} has {len(value)} values for {n} layer group{'s' * (n > 1)}")
+        self.schedules = {name: ahead(schedule) for name, schedule in self.schedules.items()}
         self.warned = False
         self.before = {name: self.learn.opt.values(name) for name in self.schedules}
         if epoch < self.start_epoch:
@@ -92,7 +94,7 @@ class ScheduleCallback(LearnerCallback):
         plan, n_planned = self._planned(n, n_epochs)
         table = {"lr": np.full(n, opt.lr), "mom": np.full(n, opt.mom or 0.0)}
         for name, schedule in plan.items():
-            table[name] = np.array(values(schedule, min(n, n_planned)))
+            table[name] = np.array(values(schedule, 0, min(n, n_planned)))
             held = np.repeat(table[name][-1:], n - len(table[name]), axis=0)
             table[name] = np.concatenate([table[name], held])
         return {name: v[self.start_epoch * n // n_epochs:] for name, v in table.items()}
