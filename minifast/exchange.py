@@ -24,7 +24,7 @@ from .distributed import FAILED, here
 from .same_run import differences, named, settings
 from .signatures import listeners
 from .state import Changes, State
-from .utils import params_of, read_numbers, rng_state, set_rng_state, to_detach, to_device, weighted_mean
+from .utils import read_numbers, rng_state, set_rng_state, to_detach, to_device, weighted_mean
 
 __all__ = ["Exchange", "another_ended", "begin_alike", "explain", "first_of_all", "in_turns", "share_validation"]
 
@@ -67,10 +67,10 @@ class Exchange:
         """Send what this process has of a batch. Returns the weight of the whole batch if that is waited for, else
         `weight`. nothing: no sample is this process's."""
         self.weight = 0.0 if nothing else 1.0 if weight is None else weight
-        total = torch.where(_as_tensor(self.weight, loss) != 0, loss.double() * self.weight, 0.0)
-        self.under_way = self._send(total, self.weight, update), weight, loss.dtype
+        self.under_way = self._send(loss, self.weight, update), weight, loss.dtype
         self.unit = 1.0 if weight is None else self.learn.data.batch_size or 1.0
-        if self.is_read or loss.is_cuda or any(p.grad is not None for p in params_of(self.learn)):
+        held = next((p.grad for p in self.learn.model.parameters() if p.requires_grad), None)
+        if self.is_read or loss.is_cuda or held is not None:
             self._arrive()
             weight = self.whole
             self.unit = self.unit if weight is None else weight
@@ -100,7 +100,11 @@ class Exchange:
         heard = _heard(self.learn)
         numbers = [SIGNALS[signal.Signals(heard).name] if heard else 0.0,
                    0.0 if processes.rank() else time.monotonic(), float(update), float(stopped)]
-        sent = torch.stack([_as_tensor(x, loss) for x in (loss, weight, *numbers)])
+        if loss.is_cuda:    # without waiting for it
+            loss, weight, *rest = (_on_gpu(x, loss) for x in (loss, weight, *numbers))
+            sent = torch.stack([torch.where(weight != 0, loss * weight, 0.0), weight, *rest])
+        else:
+            sent = torch.tensor([float(loss) * float(weight) if weight else 0.0, weight, *numbers], dtype=torch.float64)
         return sent, dist.all_reduce(sent, async_op=True), update, stopped
 
     def _arrive(self) -> None:
@@ -211,8 +215,7 @@ def share_validation(learn: Any, handler: Any) -> None:
     handler.of_all = {event: metrics[event] + handler.of_callbacks[event] for event in metrics}
 
 
-def _as_tensor(x: Any, like: Tensor) -> Tensor:
-    """A number on the device of `like`, without waiting for it."""
+def _on_gpu(x: Any, like: Tensor) -> Tensor:
     return x.to(like.device, torch.float64) if isinstance(x, Tensor) else torch.full(
         (), x, dtype=torch.float64, device=like.device)
 
