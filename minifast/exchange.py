@@ -3,9 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import os
 import signal
-import socket
 import time
 import zlib
 from collections import deque
@@ -20,17 +18,17 @@ from . import distributed as processes
 from .batches import Turns, merged
 from .callback import Callback
 from .columns import AverageMetric, WholeSetMetric
-from .distributed import FAILED, here
+from .distributed import here
 from .same_run import differences, named, settings
 from .signatures import listeners
 from .state import Changes, State
-from .utils import read_numbers, rng_state, set_rng_state, to_detach, to_device, weighted_mean
+from .utils import read_numbers, rng_state, set_rng_state, tensors_in, to_detach, to_device, weighted_mean
 
-__all__ = ["Exchange", "another_ended", "begin_alike", "explain", "first_of_all", "in_turns", "share_validation"]
+__all__ = ["Exchange", "begin_alike", "first_of_all", "in_turns", "share_validation"]
 
-PATIENCE = 3.0      # seconds in which a process that fails can say so
 LAG = 8     # batches after which a GPU's numbers have long arrived, so that reading them does not wait
 STOPS = ("stop_epoch", "stop_training", "skip_validate")
+DECISIONS = (*STOPS, "n_epochs", "skip_bwd", "skip_step", "skip_zero")
 SIGNALS = {"SIGINT": 1.0, "SIGTERM": 1e5, "SIGUSR1": 1e10}     # summed over fewer than 1e5 processes
 
 
@@ -52,22 +50,26 @@ class Exchange:
         self.factor: Any = None     # of this process's loss, so that the mean of all processes' gradients is right
         self.under_way: Any = None
         self.agreed: tuple[bool, ...] = (False, False, False)
+        self.skipped = 0.0          # what the batch before has skipped, as a part of one
         self.who: dict[str, str] = {}
+        self.odd: Any = None        # what of this process does not agree with the others
         self.unread: deque[Any] = deque()
         self.is_read = any("last_weight" in _fields(handler) for cb, handler, _ in
                            learn.handler.of_callbacks["backward_begin"] if cb is not learn.distributed)
-        take = learn.handler._take
+        take, s = learn.handler._take, learn.handler.state
 
         def taking(callback: Any, event: str, changes: Any) -> None:
             take(callback, event, changes)
-            self.who.update({key: type(callback).__name__ for key in changes if key in STOPS or key == "skip_step"})
+            self.who.update({key: f"{type(callback).__name__} returned {key}, epoch {s.epoch}, batch {s.num_batch}"
+                             for key, value in changes.items() if key in DECISIONS and value})
         learn.handler._take = taking    # the handler is this run's own
 
     def begin(self, loss: Tensor, weight: Any, update: int, nothing: bool) -> Any:
         """Send what this process has of a batch. Returns the weight of the whole batch if that is waited for, else
         `weight`. nothing: no sample is this process's."""
         self.weight = 0.0 if nothing else 1.0 if weight is None else weight
-        self.under_way = self._send(loss, self.weight, update), weight, loss.dtype
+        self.under_way = self._send(loss, self.weight, update + self.skipped), weight, loss.dtype
+        self.who = {key: said for key, said in self.who.items() if key in STOPS}    # those are agreed on later
         self.unit = 1.0 if weight is None else self.learn.data.batch_size or 1.0
         held = next((p.grad for p in self.learn.model.parameters() if p.requires_grad), None)
         if self.is_read or loss.is_cuda or held is not None:
@@ -85,27 +87,45 @@ class Exchange:
         """The weight of the whole batch, and what the gradients are to be multiplied by."""
         if self.under_way is not None:
             self._arrive()
+        self._raise_if_odd()
         same = self.whole is None or self.unit is self.whole
         return self.whole, 1.0 if same else float(self.unit / (self.whole or 1.0))
 
-    def agree(self, update: int, *stops: bool) -> None:
-        """RuntimeError where this process has decided to stop and another has not. (That one sends its sum of the next
-        batch: it counts as the answer.)"""
-        if stops != self.agreed:
-            self._take_in(*self._send(torch.zeros((), device=self.learn.data.device), 0.0, update, stopped=True))
-            self.agreed = (False, *stops[1:])
-            self.who = {}
+    def agree(self, number: float, meet: bool, *stops: bool) -> None:
+        """An error where this process has decided to stop and another has not. (That one sends its sum of the next
+        batch, unless all `meet`: it counts as the answer.) number: the same in all, if they have stepped and skipped
+        alike; it is compared here if all meet, else with the next sum."""
+        self.skipped = number % 1
+        if meet or stops != self.agreed:
+            nothing = torch.zeros((), device=self.learn.data.device)
+            self._take_in(*self._send(nothing, 0.0, number, stops != self.agreed, meet))
+            self._raise_if_odd()
+            self.agreed, self.who = (False, *stops[1:]), {}
 
-    def _send(self, loss: Tensor, weight: Any, update: int, stopped: bool = False) -> tuple[Tensor, Any, int, bool]:
+    def pass_over(self) -> None:
+        """This process skips a backward pass, in which others may wait for its gradients: they get zeros, and the next
+        sum finds who has skipped. What has been accumulated is added up."""
+        learn = self.learn
+        params, spread = [p for p in learn.model.parameters() if p.requires_grad], learn.parallel is None
+        if spread or learn.parallel.require_backward_grad_sync:
+            before, roots = [p.grad for p in params], params
+            if spread:  # the others wait in the layers
+                learn.opt.zero_grad()
+                roots = [t for t in tensors_in(learn.handler.state.last_output) if t.requires_grad]
+            torch.autograd.backward(roots, [torch.zeros_like(t) for t in roots])
+            for p, grad in zip(params, before, strict=True):
+                p.grad = grad if spread or grad is None else p.grad
+
+    def _send(self, loss: Tensor, weight: Any, number: float, stopped: bool = False, meet: bool = False) -> Any:
         heard = _heard(self.learn)
         numbers = [SIGNALS[signal.Signals(heard).name] if heard else 0.0,
-                   0.0 if processes.rank() else time.monotonic(), float(update), float(stopped)]
+                   0.0 if processes.rank() else time.monotonic(), number, float(stopped)]
         if loss.is_cuda:    # without waiting for it
             loss, weight, *rest = (_on_gpu(x, loss) for x in (loss, weight, *numbers))
             sent = torch.stack([torch.where(weight != 0, loss * weight, 0.0), weight, *rest])
         else:
             sent = torch.tensor([float(loss) * float(weight) if weight else 0.0, weight, *numbers], dtype=torch.float64)
-        return sent, dist.all_reduce(sent, async_op=True), update, stopped
+        return sent, dist.all_reduce(sent, async_op=True), number, stopped, meet, self.who
 
     def _arrive(self) -> None:
         sending, mine, dtype = self.under_way
@@ -114,42 +134,46 @@ class Exchange:
         self.whole = None if mine is None else self.whole
         self.loss = (total[0] if mine is None else total[0] / total[1]).to(dtype)
 
-    def _take_in(self, sent: Tensor, work: Any, update: int, stopped: bool) -> Tensor:
+    def _take_in(self, sent: Tensor, work: Any, *mine: Any) -> Tensor:
         work.wait()
         if not sent.is_cuda:
-            self._read(sent, update, stopped)
+            self._read(sent, *mine)
             return sent
         host = torch.empty(sent.shape, dtype=sent.dtype, pin_memory=True).copy_(sent, non_blocking=True)
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record()
-        self.unread.append((host, arrived, update, stopped))
-        while len(self.unread) > (0 if stopped else LAG):
+        self.unread.append((host, arrived, *mine))
+        _, stopped, meet, _ = mine
+        while len(self.unread) > (0 if stopped or meet else LAG):
             host, arrived, *was = self.unread.popleft()
             arrived.synchronize()
             self._read(host, *was)
         return sent
 
-    def _read(self, sent: Tensor, update: int, stopped: bool) -> None:
-        _, _, heard, now, updates, n_stopped = sent.tolist()
+    def _read(self, sent: Tensor, number: float, stopped: bool, meet: bool, who: dict[str, str]) -> None:
+        _, _, heard, now, numbers, n_stopped = sent.tolist()
         here.now = now
-        if n_stopped not in (0, processes.world()) or updates != update * processes.world():
-            raise self._disagreement(stopped, update, bool(n_stopped))
+        if n_stopped not in (0, processes.world()) or numbers != number * processes.world():
+            if n_stopped and not stopped and not meet:  # the one that stops says so, see `explain`
+                raise ConnectionError("another process has stopped")
+            self.odd = {*who.values()}, f"step {number:g}", bool(n_stopped) and not meet
         if heard:
             name = next(name for name, number in reversed(SIGNALS.items()) if heard >= number)
             self.learn.interruption.take(getattr(signal, name))
 
-    def _disagreement(self, stopped: bool, update: int, one_stops: bool) -> Exception:
-        if one_stops and not stopped:   # the one that does says so, see `explain`
-            return ConnectionError("another process has stopped")
-        s = self.learn.handler.state
-        mine = self.who, stopped, update, f"epoch {s.epoch}, batch {s.num_batch}"
-        # the others may be in the backward pass, where they cannot answer
-        every = {processes.rank(): mine} if one_stops else dict(enumerate(processes.gathered(mine)))
-        said = [f"process {i}: {who}, {place}" for i, who, place in (
-            (i, " and ".join(f"{name} returned {key}" for key, name in who.items()) or f"step {update}", place)
-            for i, (who, stopped, update, place) in every.items() if who or stopped)]
-        return RuntimeError(f"the processes have not decided alike. {'; '.join(said)}. A decision must be a function "
-                            "of numbers that all processes have, such as last_loss, smooth_loss and last_metrics")
+    def _raise_if_odd(self) -> None:
+        """Where all processes can answer, unless one stops `alone`: after a backward pass, or a sum of all."""
+        if self.odd is None:
+            return
+        (mine, step, alone), s = self.odd, self.learn.handler.state
+        sent = mine, f"{step}, epoch {s.epoch}, batch {s.num_batch}"
+        every = {processes.rank(): sent} if alone else dict(enumerate(processes.gathered(sent)))
+        by_all = set() if alone else set.intersection(*(who for who, _ in every.values()))
+        said = {i: " and ".join(sorted(who - by_all)) for i, (who, _) in every.items() if who - by_all}
+        said = said or {i: place for i, (_, place) in every.items()}
+        lines = "; ".join(f"process {i}: {text}" for i, text in said.items())
+        raise RuntimeError(f"the processes have not decided alike. {lines}. A decision must be a function of numbers "
+                           "that all processes have, such as last_loss and smooth_loss after a batch, or last_metrics")
 
 
 def _fields(handler: Any) -> set[str]:
@@ -267,53 +291,3 @@ def in_turns(learn: Any, handler: Any, dl: Any, n_batch: int | None) -> Iterator
         yield
     finally:
         dl.set_part(before)
-
-
-# ---- failures
-
-def lost(error: BaseException | None) -> bool:
-    """Whether the error is that of a connection to another process."""
-    return isinstance(error, ConnectionError) or isinstance(error, RuntimeError) and bool(FAILED.search(str(error)))
-
-
-def explain(error: BaseException, place: str) -> None:
-    """Let the others know why this process ends. If it ends because a connection is lost, wait for what the others
-    say, and add that to the error."""
-    if here.store is None or here.world == 1:
-        return
-    failed, others = lost(error), [r for r in range(here.world) if r != here.rank]
-    try:
-        here.store.set(_said(here.rank), "" if failed else f"process {here.rank} ended in {place}: "
-                        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-        if failed:
-            until = time.monotonic() + PATIENCE
-            while not all(notes := [_of_process(r, place) for r in others]) and time.monotonic() < until:
-                time.sleep(0.05)
-            silent = f"did not answer within {here.timeout:g} s (a hang?); process {here.rank} was in {place}"
-            lines = [note or f"process {r} {silent}" for r, note in zip(others, notes, strict=True)]
-            error.add_note("\n".join(line for line in lines if line != " ") or f"in {place} the connection was lost")
-    except RuntimeError as e:   # the store was process 0's, which is gone
-        error.add_note(f"in {place} the other processes could not be reached ({str(e).splitlines()[0]})")
-
-
-def _said(number: int) -> str:
-    return f"run {here.runs}: process {number} ended"
-
-
-def _of_process(number: int, place: str) -> str:
-    """What has become of another process, as far as is known; a space: it has lost a connection, too."""
-    if here.store.check([_said(number)]):
-        return here.store.get(_said(number)).decode() or " "
-    host, pid = here.store.get(f"process {number}").decode().rsplit(" ", 1)
-    if host == socket.gethostname():
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            return f"process {number} is gone without a message (killed?); process {here.rank} was in {place}"
-    return ""
-
-
-def another_ended() -> bool:
-    """Whether another process of this run has ended."""
-    return here.store is not None and any(here.store.check([_said(r)]) for r in range(here.world)
-                                           if r != here.rank)

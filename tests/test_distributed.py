@@ -646,3 +646,102 @@ def test_a_process_that_fails_ends_all_and_is_named(how):
             process.join()
     assert re.search(says, told[0].strip().splitlines()[-1] if "alone" not in how else told[0]), told[0][-1500:]
     assert took < (12 if how == "hangs" else 8)
+
+
+# ---- decisions
+
+class Decides(Callback):
+    """Returns a decision from an event, in some processes, in an epoch at a batch."""
+
+    role = "process"    # so that a run goes on without it
+
+    def __init__(self, event, decision, at, ranks):
+        self.event, self.decision, self.at, self.ranks = event, decision, at, ranks
+
+    def state_dict(self):
+        return {}
+
+    def _in(self, event, *place):
+        if event == self.event and distributed.rank() in self.ranks and place == self.at[:len(place)]:
+            return {self.decision: 1 if self.decision == "n_epochs" else True}
+
+    def on_train_begin(self):
+        return self._in("train_begin")
+
+    def on_epoch_begin(self, epoch):
+        return self._in("epoch_begin", epoch)
+
+    def on_backward_begin(self, epoch, num_batch):
+        return self._in("backward_begin", epoch, num_batch)
+
+    def on_backward_end(self, epoch, num_batch):
+        return self._in("backward_end", epoch, num_batch)
+
+    def on_step_end(self, epoch, num_batch):
+        return self._in("step_end", epoch, num_batch)
+
+    def on_batch_end(self, train, epoch, num_batch):
+        return self._in("batch_end", epoch, num_batch) if train else None
+
+    def on_epoch_end(self, epoch):
+        return self._in("epoch_end", epoch)
+
+
+DECISIONS = [("backward_begin", "skip_bwd"), ("backward_begin", "skip_step"), ("backward_end", "skip_zero"),
+             ("step_end", "skip_zero"), ("batch_end", "stop_epoch"), ("batch_end", "stop_training"),
+             ("batch_end", "skip_validate")]
+ALONE = [   # event, decision, where, and after how many batches there is a checkpoint
+    *((*decision, (0, 2), 0) for decision in DECISIONS if "skip_" in decision[1] and decision[0] != "batch_end"),
+    *((*decision, (0, 2), 3) for decision in DECISIONS),
+    *((*decision, (0, 6), 7) for decision in DECISIONS), *((*decision, (1, 6), 0) for decision in DECISIONS),
+    *(("epoch_begin", name, (1, 0), 0) for name in ("stop_training", "skip_validate")),
+    *(("epoch_end", name, (at, 7), 7) for name in ("stop_training", "skip_validate") for at in (0, 1)),
+    *(("train_begin", name, (0, 0), 7) for name in ("stop_training", "skip_validate", "n_epochs"))]
+
+
+def alone(folder, shard):
+    found = []
+    for i, (event, decision, at, every) in enumerate(ALONE):
+        learn = learner(timeout=20, path=folder / f"{i}", shard=shard)
+        saves = [Checkpoint(learn, "run", every=every)] if every else []
+        try:
+            learn.fit(2, 0.01, callbacks=[Decides(event, decision, at, [1]), *saves])
+            said = ""
+        except RuntimeError as e:
+            said = str(e)
+        if every:
+            learn = learner(path=folder / f"{i}", shard=shard)
+            learn.fit(2, 0.01, callbacks=[Checkpoint(learn, "run", every=1000)])
+        found.append((said, [whole(p).detach().clone() for p in learn.model.parameters()]))
+    return found
+
+
+@pytest.mark.parametrize("shard", [False, pytest.param(True, marks=[SPREAD, pytest.mark.slow])])
+def test_a_decision_of_one_process_alone_is_an_error_and_in_no_file(tmp_path, shard):
+    plain = learner()
+    plain.fit(2, 0.01)
+    for found in run(alone, 2, tmp_path, shard):
+        for case, (said, weights_) in zip(ALONE, found, strict=True):
+            _, decision, (epoch, batch), every = case
+            expected = f"have not decided alike. process 1: Decides returned {decision}, epoch {epoch}, batch {batch}."
+            assert expected in said and "process 0" not in said, (case, said)
+            assert not every or apart(weights_, weights(plain)) < TINY, case
+
+
+def all_skip():
+    found = []
+    for n_step in (1, 3):
+        for at in ([(0, 0), (1, 2)], [(0, 6), (1, 5)]):
+            learn = learner(bs=8, n=50)
+            learn.fit(2, 0.05, callbacks=[GradientAccumulation(learn, n_step), *(
+                Decides("backward_begin", "skip_bwd", place, range(3)) for place in at)])
+            found.append((weights(learn), learn.recorder.losses.tolist()))
+    return found
+
+
+def test_a_backward_pass_that_all_processes_skip():
+    one = all_skip()
+    for nproc in (2, 3):
+        for found in run(all_skip, nproc):
+            for (ours, losses), (expected, expected_losses) in zip(found, one, strict=True):
+                assert apart(ours, expected) < TINY and losses == pytest.approx(expected_losses, rel=TINY)

@@ -64,6 +64,7 @@ RANKS = {
     "data": 8.5,
     "files": 9,
     "exchange": 9.6,
+    "failures": 1.1,
     "plots": 9,
     "sharded": 2,
     "progress": 9,

@@ -10,7 +10,7 @@
 | regularisation and averages | mixup, averaging, swa, rnn, bn_freeze |
 | the training data | sampling, batch_size |
 | a look inside | hook_callback, activations, loss_metrics |
-| several processes | distributed |
+| several processes | distributed, agreement |
 | logs, time and memory | csv_logger, show_graph, timer, peak_memory |
 | trackers of runs | run_tracker (their base), tensorboard, trackers (MLflow, W&B), pruning (Optuna) |
 
@@ -23,6 +23,7 @@ from .. import hooks as _hooks
 from .. import schedules
 from ..hooks import *
 from .activations import *
+from .agreement import *
 from .averaging import *
 from .batch_size import *
 from .bn_freeze import *

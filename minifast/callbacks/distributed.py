@@ -9,13 +9,15 @@ from .. import distributed as processes
 from ..batches import Share, Turns
 from ..callback import LearnerCallback
 from ..distributed import rank, world
-from ..exchange import Exchange, begin_alike, explain, share_validation
+from ..exchange import Exchange, begin_alike, share_validation
+from ..failures import explain
 from ..order import Order
 from ..progress import say
 from ..sharded import shard_model, synchronise_batch_norm
 from ..state import Changes
 from ..torch_private import multiply_all_
 from ..utils import params_of, rng_state, set_rng_state, smoothed, tensors_in
+from .agreement import Agreement
 
 if TYPE_CHECKING:
     from ..learner import Learner
@@ -77,6 +79,8 @@ class Distributed(LearnerCallback):
         return {"last_weight": self.exchange.begin(last_loss.detach(), last_weight, update, nothing)}
 
     def on_backward_end(self, skip_bwd: bool) -> Changes:
+        if skip_bwd:
+            self.exchange.pass_over()
         weight, lacking = self.exchange.end()
         if lacking != 1 and not skip_bwd:
             multiply_all_([p.grad for p in params_of(self.learn) if p.grad is not None], lacking)
@@ -104,21 +108,6 @@ class Distributed(LearnerCallback):
             explain(exception, f"epoch {epoch}, batch {num_batch}")
         else:   # what the program draws from here on is the same in all processes
             set_rng_state(processes.from_first(rng_state(cuda=False)))
-
-
-class Agreement(LearnerCallback):
-    """Looks, after the other callbacks, whether all processes have decided alike. learn: the learner."""
-
-    _order = Order.AGREEMENT
-    compared = False
-
-    def on_batch_end(self, train: bool, update: int, stop_epoch: bool, stop_training: bool,
-                     skip_validate: bool) -> None:
-        if train:
-            self.learn.distributed.exchange.agree(update, stop_epoch, stop_training, skip_validate)
-
-    def on_epoch_end(self, update: int, stop_training: bool, skip_validate: bool) -> None:
-        self.learn.distributed.exchange.agree(update, False, stop_training, skip_validate)
 
 
 class ModelOfAll(LearnerCallback):

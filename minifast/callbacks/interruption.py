@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import distributed as processes
 from ..callback import LearnerCallback
-from ..exchange import another_ended
+from ..failures import another_ended
 from ..order import Order
 
 if TYPE_CHECKING:
