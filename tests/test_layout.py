@@ -76,6 +76,7 @@ RANKS = {
     "same_run": 9.5,
     "going_on": 9.6,
     "weights": 9.5,
+    "callbacks.agreement": 10,
     "callbacks.averaging": 10,
     "callbacks.hook_callback": 10,
     "callbacks.probe": 10,
