@@ -8,14 +8,19 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import augmentation
 import bigger
 import growth
+import long_runs
 import main_job
+import memory
 import optimizers
 import overhead
 import processes
 import seeds
+import transfer
 from timing import Section, machine, names, version
 
 HERE = Path(__file__).parent
@@ -23,17 +28,18 @@ RESULTS, PLOT, KEPT = HERE / "RESULTS.md", HERE / "results.png", HERE / "results
 GPU = HERE / "gpu.txt"      # what tests/bench/gpu.py printed where there was one
 PARTS: dict[str, Callable[[str], list[Section]]] = {
     "overhead": overhead.run, "optimizers": optimizers.run, "warm": main_job.warm, "cold": main_job.cold,
-    "imports": main_job.imports, "growth": growth.run, "bigger": bigger.run, "processes": processes.run,
-    "seeds": seeds.run}
-PACKAGES = ["torch", "minifast", "fastai", "lightning", "pytorch-ignite", "skorch", "pytorch-accelerated", "keras"]
+    "imports": main_job.imports, "memory": memory.run, "augment": augmentation.run, "transfer": transfer.run,
+    "growth": growth.run, "long": long_runs.run, "bigger": bigger.run, "processes": processes.run, "seeds": seeds.run}
+PACKAGES = ["torch", "minifast", "fastai", "lightning", "pytorch-ignite", "skorch", "pytorch-accelerated", "keras",
+            "accelerate", "kornia"]
 
 
 def main() -> int:
     """Run the parts asked for, and write the table and the plot of all that has been measured so far."""
     p = argparse.ArgumentParser("tests/bench", description=__doc__)
-    p.add_argument("--part", default="all", help=f"all (but for the seeds), or some of {','.join(PARTS)}")
+    p.add_argument("--part", default="all", help=f"all (which leaves out the seeds), or some of {','.join(PARTS)}")
     p.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    p.add_argument("--rounds", type=int, help="rounds in turn, in the place of each part's own number")
+    p.add_argument("--rounds", type=int, help="a trial: so many rounds in turn; it is printed, and no file is written")
     args = p.parse_args()
     chosen = [part for part in PARTS if part != "seeds"] if args.part == "all" else args.part.split(",")
     if unknown := [part for part in chosen if part not in PARTS]:
@@ -43,19 +49,26 @@ def main() -> int:
         if not torch.cuda.is_available():
             p.error("there is no GPU that torch can use here, so there is nothing to measure on it")
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    of_device = kept.setdefault(args.device, {})
+    if args.part == "all":  # one run: no time of an earlier one stays (the seeds measure no time)
+        of_device = kept[args.device] = {part: found for part, found in of_device.items() if part == "seeds"}
+    run = {"date": time.strftime("%Y-%m-%d"), "machine": machine(args.device),
+           "versions": ", ".join(f"{name} {version(name)}" for name in PACKAGES)}
+    began = time.perf_counter()
     for part in chosen:
         print(f"{part} ...", file=sys.stderr, flush=True)
         start = time.perf_counter()
         options = {"rounds": args.rounds} if args.rounds and part != "seeds" else {}
         sections = PARTS[part](args.device, **options)
-        kept.setdefault(args.device, {})[part] = {
-            "sections": [asdict(s) for s in sections], "machine": machine(args.device),
-            "versions": ", ".join(f"{name} {version(name)}" for name in PACKAGES)}
+        of_device[part] = {"sections": [asdict(s) for s in sections], **run}
         for section in sections:
             print(section.markdown(), flush=True)
         print(f"({part}: {time.perf_counter() - start:.0f} s)", file=sys.stderr)
-        KEPT.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
-    write(kept)
+        if not args.rounds:
+            KEPT.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    print(f"(together: {(time.perf_counter() - began) / 60:.1f} minutes)", file=sys.stderr)
+    if not args.rounds:
+        write(kept)
     return 0
 
 
@@ -63,8 +76,8 @@ def write(kept: dict[str, dict[str, dict[str, object]]]) -> None:
     """RESULTS.md: for each device a table of all contenders, then each part's own; and results.png, for the CPU."""
     text = ["# minifast beside its peers",
             "Written by `make bench`. Times are medians of rounds in which the contenders take turns, each in a "
-            "process of its own; smaller is better. In brackets: how many times minifast's. The ratios further below "
-            "are medians of the ratios within a round."]
+            "process of its own; smaller is better. The first table: how many times minifast's, in brackets the figure "
+            "itself. The ratios further below are medians of the ratios within a round."]
     for device in ("cpu", *sorted(set(kept) - {"cpu"})):
         parts = {part: kept[device][part] for part in PARTS if part in kept.get(device, {})}
         sections = [Section(**s) for part in parts.values() for s in part["sections"]]
@@ -72,7 +85,7 @@ def write(kept: dict[str, dict[str, dict[str, object]]]) -> None:
             continue
         compared = [s for s in sections if s.bars]
         text += [f"## {'On the CPU' if device == 'cpu' else f'On {device}'}", summary(compared)]
-        text += sorted({f"{part['machine']}; {part['versions']}." for part in parts.values()})
+        text += runs(parts)
         text += ["![Bars of the table above](results.png)"] if device == "cpu" else []
         text += [s.markdown().rstrip() for s in sections]
         if device == "cpu":
@@ -85,11 +98,20 @@ def write(kept: dict[str, dict[str, dict[str, object]]]) -> None:
     print(f"written: {RESULTS.name}, {PLOT.name}", file=sys.stderr)
 
 
+def runs(parts: dict[str, Any]) -> list[str]:
+    """When, where and with what the parts were measured: a paragraph for each run that there has been."""
+    found: dict[str, list[str]] = {}
+    for name, part in parts.items():
+        found.setdefault(f"{part.get('date', 'no date')}: {part['machine']}; {part['versions']}", []).append(name)
+    return [f"{', '.join(names)}: measured on {run}." if len(found) > 1 else f"Measured on {run}."
+            for run, names in found.items()]
+
+
 def summary(sections: list[Section]) -> str:
-    """A row for each contender, a column for each comparison: the figure, and in brackets its ratio to minifast's."""
+    """A row for each contender, a column for each comparison: the ratio to minifast's, and in brackets the figure."""
     rows = []
     for name in names():
-        cells = [f"{_short(s.bars[name])} ({s.bars[name] / s.bars['minifast']:.2f})" if name in s.bars else ""
+        cells = [f"{s.bars[name] / s.bars['minifast']:.2f} ({_short(s.bars[name])})" if name in s.bars else ""
                  for s in sections]
         rows.append([f"**{name}**" if name == "minifast" else name, *cells])
     return Section("", ["", *(s.axis for s in sections)], rows).markdown().split("\n\n", 1)[1].rstrip()

@@ -7,9 +7,11 @@ slower here is not slower for lack of care.
 """
 from __future__ import annotations
 
+import csv
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +23,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 __all__ = ["Job", "CONTENDERS", "finished", "small_cnn", "from_pictures"]
 
 WORKERS = 2     # processes of a torch DataLoader; fastai's default here
+COLUMNS = ["epoch", "train_loss", "valid_loss", "accuracy"]
 Train = Callable[[], Any]
 
 
@@ -36,6 +39,7 @@ class Job:
     device: str = "cpu"
     amp: str | None = None      # "bf16" or "fp16": known to the bare loop and to minifast
     fused: bool | None = None   # torch's fused optimizer; None is its default
+    folder: Path | None = None  # of the table as a CSV file: known to the hand-written loop, minifast and fastai 2
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """Adam with decoupled weight decay, as minifast has it by default."""
@@ -149,6 +153,9 @@ def hand_written(job: Job) -> Train:
             if job.valid:
                 result = evaluate(model, loss_func, job.valid, job.device)
                 print(epoch, *result)
+                if job.folder:
+                    with open(job.folder / "history.csv", "a", newline="") as file:
+                        csv.writer(file).writerows([*([] if epoch else [COLUMNS]), [epoch, lists.smooth[-1], *result]])
         return result if job.valid else None
     return train
 
@@ -160,13 +167,15 @@ def hand_written_fused(job: Job) -> Train:
 
 def minifast(job: Job) -> Train:
     """minifast: recorder, one cycle and bar, which are all on by default."""
+    from minifast.callbacks import CSVLogger
     from minifast.data import DataBunch
     from minifast.learner import Learner
     from minifast.metrics import accuracy
 
     data = job.train if isinstance(job.train, DataBunch) else DataBunch(
         job.train, job.valid, device=job.device, loss_func=nn.CrossEntropyLoss())
-    learn = Learner(data, job.model, metrics=[accuracy] if data.valid_dl is not None else [])
+    learn = Learner(data, job.model, metrics=[accuracy] if data.valid_dl is not None else [],
+                    path=job.folder, callback_fns=[CSVLogger] if job.folder else [])
     if job.amp:
         getattr(learn, f"to_{job.amp}")()
 
@@ -179,6 +188,7 @@ def minifast(job: Job) -> Train:
 def fastai(job: Job) -> Train:
     """fastai 2: its Recorder, ProgressCallback and fit_one_cycle."""
     warnings.filterwarnings("ignore")
+    from fastai.callback.progress import CSVLogger
     from fastai.data.core import DataLoaders
     from fastai.learner import Learner
     from fastai.metrics import accuracy
@@ -187,7 +197,8 @@ def fastai(job: Job) -> Train:
     if not isinstance(dls, DataLoaders):
         dls = DataLoaders(job.train, job.valid or [], device=job.device)
     import fastai.callback.all  # noqa: F401  adds fit_one_cycle and the bar
-    learn = Learner(dls, job.model.to(job.device), loss_func=nn.CrossEntropyLoss(), metrics=accuracy)
+    learn = Learner(dls, job.model.to(job.device), loss_func=nn.CrossEntropyLoss(), metrics=accuracy,
+                    path=job.folder, cbs=[CSVLogger()] if job.folder else [])
 
     def train() -> Any:
         learn.fit_one_cycle(job.epochs, job.lr)
@@ -388,7 +399,7 @@ def keras(job: Job) -> Train:
             return self.dl[i]
 
     def taken(dl: Any) -> Any:
-        return Indexed(dl) if isinstance(dl, list) else dl
+        return Indexed(dl) if hasattr(dl, "__getitem__") else dl
 
     def train() -> Any:
         h = net.fit(taken(job.train), epochs=job.epochs, validation_data=taken(job.valid),

@@ -1,15 +1,12 @@
 """How time a batch and memory grow: with the length of a run, with the number of samples in memory."""
 from __future__ import annotations
 
-import gc
-import os
 import statistics
 import time
 from itertools import cycle, islice
-from pathlib import Path
 from typing import Any
 
-from timing import Section, in_turn, median, ratio
+from timing import Section, all_ran, in_turn, median, ratio, resident
 
 __all__ = ["run"]
 
@@ -28,12 +25,6 @@ class Long:
 
     def __iter__(self) -> Any:
         return islice(cycle(self.some), self.n)
-
-
-def resident() -> int:
-    """Bytes of memory held by this process now."""
-    gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def long_run(argument: tuple[int, str]) -> Any:
@@ -81,7 +72,7 @@ def long_run(argument: tuple[int, str]) -> Any:
 
 
 def in_memory(argument: tuple[int, str]) -> Any:
-    """Passes over `n` samples in memory, shuffled anew each time: by minifast, or by the plain loop's usual ways."""
+    """Passes over `n` samples in memory, in a new order each time: by minifast, or by the plain loop's usual ways."""
     n, device = argument
     import torch
     from contenders import Job, bare, minifast
@@ -113,24 +104,22 @@ def in_memory(argument: tuple[int, str]) -> Any:
 
 def run(device: str, batches: int = 1_000_000, rounds: int = 2) -> list[Section]:
     """Both, as tables."""
-    only = in_turn({"run": ("growth.long_run", (batches, device))}, 1, warm_up=0)["run"]
-    if isinstance(only, str):
-        raise RuntimeError(only)
+    only = all_ran(in_turn({"run": ("growth.long_run", (batches, device))}, 1, warm_up=0))["run"]
     marks = {int(m): v for m, v in only[0].items()}
     first, first_bytes = min(marks), marks[min(marks)]["bytes"]
-    rows = [[f"{m:,}", f"{v['us']:.0f}", f"{v['ratio']:.2f}", f"{v['ratio'] / marks[first]['ratio']:.3f}",
+    rows = [[f"{m:,}", f"{v['ratio'] / marks[first]['ratio']:.3f}", f"{v['ratio']:.2f}", f"{v['us']:.0f}",
              f"{(v['bytes'] - first_bytes) / (m - first):.0f}" if m > first else ""] for m, v in sorted(marks.items())]
     long = Section("Growth with the length of a run",
-                   ["after batch", "µs a batch", "÷ bare", "÷ at the first", "bytes a batch"], rows,
+                   ["after batch", "÷ at the first", "÷ bare", "µs a batch", "bytes a batch"], rows,
                    [f"One epoch of {batches:,} batches of the tiny model, bar off; at each milestone {WINDOWS} "
-                    f"stretches of {WINDOW} batches in turn with the bare loop, medians. The fourth column compares "
-                    "the third, in which what slows the machine cancels; the last is memory taken since the first."])
-    measured = in_turn({f"{n:,}": ("growth.in_memory", (n, device)) for n in SAMPLES}, rounds, warm_up=0)
-    ran = {n: r for n, r in measured.items() if not isinstance(r, str)}
-    rows = [[n, f"{median(r, 'us'):.0f}", f"{statistics.median(x['us'] / x['bare'] for x in r):.2f}",
-             f"{ratio(r, ran[f'{SAMPLES[0]:,}'], 'us'):.2f}", f"{r[0]['MiB']:.1f}"] for n, r in ran.items()]
+                    f"stretches of {WINDOW} batches in turn with the bare loop, medians. The first figure compares "
+                    "the second ones, in which what slows the machine cancels; the last: memory taken since then."])
+    found = all_ran(in_turn({f"{n:,}": ("growth.in_memory", (n, device)) for n in SAMPLES}, rounds, warm_up=0))
+    rows = [[n, f"{ratio(r, found[f'{SAMPLES[0]:,}'], 'us'):.2f}",
+             f"{statistics.median(x['us'] / x['bare'] for x in r):.2f}", f"{median(r, 'us'):.0f}",
+             f"{r[0]['MiB']:.1f}"] for n, r in found.items()]
     samples = Section("Growth with the samples in memory",
-                      ["samples", "µs a batch", "÷ bare, batches ready", "÷ 1,000 samples", "MiB more"], rows,
+                      ["samples", "÷ 1,000 samples", "÷ bare, batches ready", "µs a batch", "MiB more"], rows,
                       ["Ten floats and a class each, batches of 64, a new order each pass; the bare loop is given the "
                        "batches ready made. The last column is memory held beyond the samples (48 bytes each)."])
     return [long, samples]

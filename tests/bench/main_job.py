@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from timing import COLUMNS, Rounds, Section, in_turn, median, names, peak_memory, ratio, table
+from timing import COLUMNS, Section, all_ran, in_turn, medians, names, peak_memory, ran, ratio, table
 
 __all__ = ["warm", "cold", "imports"]
 
@@ -65,25 +65,22 @@ def warm(device: str, rounds: int = 2) -> list[Section]:
     for in_memory, what in ((False, "from PNG files"), (True, "same batches in memory")):
         measured = in_turn({name: ("main_job.warm_job", (name, path, device, in_memory))
                             for name in (names() if in_memory else FROM_PICTURES)}, rounds)
-        ran: dict[str, Rounds] = {n: r for n, r in measured.items() if not isinstance(r, str)}
-        rows = table(measured, "s", ["minifast", "hand-written loop"], "{:.2f}")
-        for row in rows:
-            if r := ran.get(row[0]):
-                row += [f"{median(r, 'accuracy'):.4f}", f"{median(r, 'MiB'):.0f}"]
+        rows = table(measured, "s", ["minifast", "hand-written loop"], "{:.2f}", accuracy="{:.4f}", MiB="{:.0f}")
         notes = ["Two epochs at batch size 64 with validation, after one round to warm up."]
         if not in_memory:
             notes += ["minifast, fastai 2: their own data pipelines; all others: torchvision's ImageFolder in a torch "
                       "DataLoader with 2 workers (whose memory is not in the last column)."]
-        columns = ["", "s", "÷ minifast", "÷ hand-written", "accuracy", "peak MiB"]
+        columns = ["", "÷ minifast", "÷ hand-written", "s", "accuracy", "peak MiB"]
         sections.append(Section(f"Main job, warm, {what}", columns, rows, notes,
-                                {n: median(r, "s") for n, r in ran.items()}, f"s, {what}"))
+                                medians(measured, "s"), f"s, {what}"))
     return sections
 
 
 def one_process(argument: tuple[str, str]) -> Any:
     """A new Python that runs a line: its wall time and the most memory it held."""
     code, label = argument
-    env = {**os.environ, "PYTHONPATH": str(HERE), "COLUMNS": COLUMNS}
+    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {**os.environ, "PYTHONPATH": path, "COLUMNS": COLUMNS}
 
     def turn() -> dict[str, Any]:
         start = time.perf_counter()
@@ -113,25 +110,23 @@ def imports(device: str, rounds: int = 1) -> list[Section]:
     measured = in_turn({n: ("main_job.one_process", (code, n)) for n, code in IMPORTS.items()}, rounds)
     section = _processes("Imports", measured, "s to import", [
         f"A new process each, Python's own start included; medians of {rounds} round(s) in turn."], "bare loop")
-    pair = in_turn({n: ("main_job.one_process", (IMPORTS[n], n)) for n in ("bare loop", "minifast")}, 6 * rounds)
-    ours, torchs = pair["minifast"], pair["bare loop"]
-    if isinstance(ours, str) or isinstance(torchs, str):
-        raise RuntimeError(f"{ours}; {torchs}")
+    pair = all_ran(in_turn({n: ("main_job.one_process", (IMPORTS[n], n)) for n in ("bare loop", "minifast")},
+                           6 * rounds))
     section.notes.append(f"`import minifast.vision` alone in turn with `import torch`, {6 * rounds} rounds: "
-                         f"{ratio(ours, torchs, 's'):.2f} of its time.")
+                         f"{ratio(pair['minifast'], pair['bare loop'], 's'):.2f} of its time.")
     for row in section.rows:
         row[0] = f"`{IMPORTS[row[0]].removeprefix(IMPORTS['Keras'].removesuffix('import keras'))}`"
     return [section]
 
 
 def _processes(title: str, measured: Any, axis: str, notes: list[str], base: str = "minifast") -> Section:
-    ran: dict[str, Rounds] = {n: r for n, r in measured.items() if not isinstance(r, str)}
-    rows = table(measured, "s", [base], "{:.2f}")
+    took_part = ran(measured)
+    rows = table(measured, "s", [base], "{:.2f}", MiB="{:.0f}")
     for row in rows:
-        if r := ran.get(row[0]):
-            row += [f"{ratio(r, ran[base], 'cpu'):.2f}", f"{median(r, 'MiB'):.0f}", f"{ratio(r, ran[base], 'MiB'):.2f}"]
+        r = took_part.get(row[0])
+        row[2:2] = [f"{ratio(r, took_part[base], key):.2f}" if r else "" for key in ("cpu", "MiB")]
     over = "minifast" if base == "minifast" else "torch"
-    return Section(title, ["", "s", f"÷ {over}", "CPU s ÷", "peak MiB", f"÷ {over}"], rows, notes,
-                   {n: median(r, "s") for n, r in ran.items()}, axis)
+    return Section(title, ["", f"÷ {over}", "CPU s ÷", "memory ÷", "s", "peak MiB"], rows, notes,
+                   medians(measured, "s"), axis)
 
 

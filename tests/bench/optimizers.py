@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from overhead import BATCHES, batches_of
-from timing import Section, in_turn, median, ratio
+from timing import Section, all_ran, in_turn, median, ratio
 
 __all__ = ["run"]
 
@@ -52,17 +52,11 @@ def one(argument: tuple[str, str, str]) -> Any:
 def run(device: str, rounds: int = 5) -> list[Section]:
     """Each loop with each optimizer, and minifast's ratios to the other two."""
     runs = {f"{kind}, {loop}": ("optimizers.one", (loop, kind, device)) for kind in KINDS for loop in LOOPS}
-    ran = in_turn(runs, rounds)
-    if failed := [f"{name}: {r}" for name, r in ran.items() if isinstance(r, str)]:
-        raise RuntimeError("; ".join(failed))
-    rows = []
-    for kind in KINDS:
-        ours: Any = ran[f"{kind}, minifast"]
-        for loop in LOOPS:
-            r: Any = ran[f"{kind}, {loop}"]
-            rows.append([f"{kind}, {loop}", f"{median(r, 'us'):.0f}",
-                         "" if loop == "minifast" else f"{ratio(ours, r, 'us'):.2f}"])
-    return [Section("Optimizers of torch", ["", "µs a batch", "minifast ÷ this"], rows, [
+    found = all_ran(in_turn(runs, rounds))
+    rows = [[name, "" if name.endswith("minifast") else
+             f"{ratio(found[name.split(',')[0] + ', minifast'], r, 'us'):.2f}", f"{median(r, 'us'):.0f}"]
+            for name, r in found.items()]
+    return [Section("Optimizers of torch", ["", "minifast ÷ this", "µs a batch"], rows, [
         f"Linear(10, 2), batches of 4, {BATCHES:,} batches, one thread; medians of {rounds} rounds in turn. The same "
         "class of torch in all three, with momentum and weight decay; the hand-written loop and minifast schedule lr "
         "and momentum, record both, loss and smoothed loss, and show a bar."])]

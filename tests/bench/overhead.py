@@ -7,7 +7,7 @@ import tempfile
 import time
 from typing import Any
 
-from timing import Rounds, Section, in_turn, median, names, table
+from timing import Section, all_ran, in_turn, median, medians, names, table
 
 __all__ = ["run"]
 
@@ -130,13 +130,12 @@ def idle(device: str) -> Any:
 def run(device: str, rounds: int = 3) -> list[Section]:
     """Every contender's microseconds a batch with ratios to the plain loops, and minifast's with more to do."""
     measured = in_turn({name: ("overhead.tiny", (name, device)) for name in names()}, rounds)
-    ran: dict[str, Rounds] = {n: r for n, r in measured.items() if not isinstance(r, str)}
     base = ["hand-written loop", "hand-written, fused", "bare loop"]
     note = (f"Linear(10, 2), batches of 4, {BATCHES:,} batches, one thread; medians of {rounds} rounds in turn. Each "
             "schedules lr and momentum, records both, loss and smoothed loss, shows a bar; the bare loop only trains.")
-    first = Section("Overhead of a batch", ["", "µs a batch", "÷ hand-written", "÷ the same, fused", "÷ bare"],
-                    table(measured, "us", base, "{:.0f}"), [note], {n: median(r, "us") for n, r in ran.items()},
-                    "µs a batch, tiny model")
+    first = Section("Overhead of a batch", ["", "÷ hand-written", "÷ the same, fused", "÷ bare", "µs a batch"],
+                    table(measured, "us", base, "{:.0f}"), [note],
+                    medians(measured, "us"), "µs a batch, tiny model")
     return [first, more(device, 2 * rounds - 1)]
 
 
@@ -144,16 +143,14 @@ def more(device: str, rounds: int) -> Section:
     """What callbacks cost: microseconds a batch over three bare loops that compute the same."""
     runs = {**{kind: ("overhead.bare_loop", (kind, device)) for kind in BARE},
             **{what: ("overhead.extra", (what, device)) for what in EXTRAS}, "idle": ("overhead.idle", device)}
-    ran = in_turn(runs, rounds)
-    if failed := [f"{name}: {r}" for name, r in ran.items() if isinstance(r, str)]:
-        raise RuntimeError("; ".join(failed))
+    found = all_ran(in_turn(runs, rounds))
 
     def over(r: Any, other: Any) -> str:
         return f"{statistics.median(a['us'] - b['us'] for a, b in zip(r, other, strict=True)):+.0f}"
-    rows = [[name, f"{median(r, 'us'):.0f}", *(over(r, ran[b]) if name != b else "" for b in BARE)]
-            for name, r in ran.items() if name != "idle"]
-    more = statistics.median(r["with"] / r["us"] for r in ran["idle"]) - 1
-    columns = ["", "µs a batch", "µs over bare", "over bare, fused", "over bare, minifast's"]
+    rows = [[name, *(over(r, found[b]) if name != b else "" for b in BARE), f"{median(r, 'us'):.0f}"]
+            for name, r in found.items() if name != "idle"]
+    more = statistics.median(r["with"] / r["us"] for r in found["idle"]) - 1
+    columns = ["", "µs over bare", "over bare, fused", "over bare, minifast's", "µs a batch"]
     return Section("What callbacks cost", columns, rows, [
         f"As above, medians of {rounds} rounds. The bare loops differ in the optimizer: torch's AdamW as it is, with "
         "fused=True, and minifast's, which calls the same kernel with less around it. The five of a long run: "

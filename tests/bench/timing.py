@@ -1,6 +1,7 @@
 """Contenders in turn, each in a process of its own; medians and ratios; the machine in words; tables in Markdown."""
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.metadata
 import multiprocessing
@@ -17,10 +18,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Section", "in_turn", "names", "median", "ratio", "table", "peak_memory", "machine", "version"]
+__all__ = ["Section", "Watched", "in_turn", "ran", "all_ran", "names", "median", "medians", "ratio", "table",
+           "peak_memory", "resident", "machine", "version"]
 
 COLUMNS = "100"     # of the terminal that every contender draws its bar on
 Rounds = list[dict[str, Any]]
+
+
+class Watched:
+    """`length` batches a pass, a few over and over; `seen(n)` is called before the n-th of all passes, from 0."""
+
+    def __init__(self, batches: Sequence[Any], length: int, seen: Callable[[int], None]) -> None:
+        self.some, self.length, self.seen, self.n = batches, length, seen, 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, i: int) -> Any:
+        self.seen(self.n)
+        self.n += 1
+        return self.some[i % len(self.some)]
+
+    def __iter__(self) -> Any:
+        return map(self.__getitem__, range(len(self)))
 
 
 @dataclass
@@ -138,9 +158,32 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
+def resident() -> int:
+    """Bytes of memory held by this process now."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def ran(measured: dict[str, Rounds | str]) -> dict[str, Rounds]:
+    """Those that took part."""
+    return {name: r for name, r in measured.items() if not isinstance(r, str)}
+
+
+def all_ran(measured: dict[str, Rounds | str]) -> dict[str, Rounds]:
+    """The same where nobody may be left out; RuntimeError says why somebody was."""
+    if failed := [f"{name}: {r}" for name, r in measured.items() if isinstance(r, str)]:
+        raise RuntimeError("; ".join(failed))
+    return ran(measured)
+
+
 def median(rounds: Rounds, key: str) -> float:
     """The median of one figure."""
     return statistics.median(r[key] for r in rounds)
+
+
+def medians(measured: dict[str, Rounds | str], key: str) -> dict[str, float]:
+    """The same of each that took part, for the bars of a section."""
+    return {name: median(rounds, key) for name, rounds in ran(measured).items()}
 
 
 def ratio(rounds: Rounds, other: Rounds, key: str) -> float:
@@ -148,12 +191,17 @@ def ratio(rounds: Rounds, other: Rounds, key: str) -> float:
     return statistics.median(a[key] / b[key] for a, b in zip(rounds, other, strict=True))
 
 
-def table(measured: dict[str, Rounds | str], key: str, base: Sequence[str], unit: str) -> list[list[str]]:
-    """A row for each contender, fastest first: the median, its ratio to each of `base`; those left out at the end."""
-    ran = {name: r for name, r in measured.items() if not isinstance(r, str)}
-    rows = [[name, unit.format(median(r, key)), *(f"{ratio(r, ran[b], key):.2f}" if b in ran else "" for b in base)]
-            for name, r in sorted(ran.items(), key=lambda item: median(item[1], key))]
-    return rows + [[name, "left out", *("" for _ in base)] for name in measured if name not in ran]
+def table(measured: dict[str, Rounds | str], key: str, base: Sequence[str], unit: str, **more: str) -> list[list[str]]:
+    """A row for each contender, the least first: its ratio to each of `base`, the median, and those of `more`.
+
+    `unit` and the values of `more` (by key) are formats. Those left out stand at the end.
+    """
+    took_part = ran(measured)
+    rows = [[name, *(f"{ratio(r, took_part[b], key):.2f}" if b in took_part else "" for b in base),
+             *(form.format(median(r, k)) for k, form in {key: unit, **more}.items())]
+            for name, r in sorted(took_part.items(), key=lambda item: median(item[1], key))]
+    empty = [""] * (len(base) + len(more))
+    return rows + [[name, "left out", *empty] for name in measured if name not in took_part]
 
 
 def version(package: str) -> str:
