@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the main job; returns the exit status."""
     args = parser().parse_args(argv)
     if args.nproc > 1 and "RANK" not in os.environ:
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // args.nproc)))
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
         start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(args.nproc)]
         given = {name: value for name, value in vars(args).items() if name != "nproc" and value is not None}
         os.execv(sys.executable, [*start, "-m", "minifast", *(f"--{name}={value}" for name, value in given.items())])
@@ -119,6 +119,8 @@ def leave(status: int) -> NoReturn:
 
 
 if __name__ == "__main__":
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)    # in so small a network several wait for each other more than they help
     if "TORCHELASTIC_RUN_ID" in os.environ:     # torchrun then says which process has failed, and why
         from torch.distributed.elastic.multiprocessing.errors import record
         main = record(main)     # type: ignore[assignment]

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,11 +22,12 @@ from .files import load_file, save_file
 from .progress import Progress, format_time
 from .snapshot import learner_state, preserved
 from .state import State
-from .utils import listify, run_model, shape_of, tensors_in
+from .utils import listify, one_thread, run_model, shape_of, tensors_in
 
 __all__ = ["Report", "check"]
 
 STEPS, SECONDS = 60, 10.0   # at most, for over-fitting one batch
+ROUNDS = 9                  # batches on several threads, and as many on one
 
 
 class Report:
@@ -68,7 +70,8 @@ def check(learn: Any, epochs: int = 1) -> Report:
 
     Forward pass, loss and its size before training, gradients of every trainable parameter, whether one batch can be
     over-fitted, the callbacks' events (except of those that only log, save or watch), a checkpoint out and back,
-    and the time and memory to expect. What fails is a line of the report, not an exception.
+    the time and memory to expect, and on a CPU whether torch's threads help. What fails is a line of the report, not
+    an exception.
     """
     epochs, report = positive_int("epochs", epochs), Report()
     with preserved(learn, learn.callbacks):
@@ -77,6 +80,9 @@ def check(learn: Any, epochs: int = 1) -> Report:
             _try_batch(learn, x, y, report)
             with _told(report, "over-fitting one batch"):
                 _overfit(learn, x, y, epochs, report)
+            if learn.data.device.type == "cpu" and torch.get_num_threads() > 1:
+                with _told(report, "a batch on one thread"):
+                    _compare_threads(learn, x, y, report)
     measured = as_metrics(learn.metrics, learn.loss_func)
     kept = [*learn.callbacks, *state_holders(measured)]
     with preserved(learn, kept), _told(report, "a short run with the callbacks"):
@@ -162,3 +168,26 @@ def _overfit(learn: Any, x: Any, y: Any, epochs: int, report: Report) -> None:
             if learn.data.device.type == "cuda" else "")
     report.add(True, f"{epochs} epoch{'s' * (epochs > 1)} will train for about {format_time(seconds)} (without loading "
                      f"and validation); parameters, gradients and Adam's state take {size / 2**20:.1f} MB{peak}")
+
+
+def _compare_threads(learn: Any, x: Any, y: Any, report: Report) -> None:
+    """Each operation waits for all of its threads. Where other programs keep one of them from running, that takes far
+    longer than the work of a small network does."""
+    def seconds() -> float:
+        start = time.perf_counter()
+        learn.loss_func(run_model(learn.model, x), *listify(y)).backward()
+        return time.perf_counter() - start
+
+    n, began = torch.get_num_threads(), time.perf_counter()
+    seconds()   # the first is no measure of the others
+    several: list[float] = []
+    one: list[float] = []
+    while len(one) < ROUNDS and time.perf_counter() - began < SECONDS:
+        several.append(seconds())
+        with one_thread():
+            one.append(seconds())
+    slow, fast = statistics.median(several), statistics.median(one)
+    faster = fast < slow / 1.5
+    advice = ": call torch.set_num_threads(1), or set OMP_NUM_THREADS=1 before Python starts" if faster else ""
+    report.add(not faster, f"forward and backward pass of a batch take {1000 * slow:.3g} ms on {n} threads, "
+                           f"{1000 * fast:.3g} ms on one{advice}")

@@ -1,9 +1,12 @@
 """The dry run: it finds what is wrong, and leaves all as it was; annealing at once."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from minifast import check
 from minifast.callback import Callback
 from minifast.callbacks import GradientClipping, MixUpCallback
 from minifast.fakes import fake_learner
@@ -55,6 +58,31 @@ def test_a_loss_far_from_an_untrained_models():
         big.weight.mul_(1000)
     report = learner(layers=[big]).check()
     assert any("trained already, or its outputs are too far from 0" in w for w in report.warnings)
+
+
+@pytest.mark.parametrize("one, several, advice", [
+    (0.01, 0.05, ": call torch.set_num_threads(1), or set OMP_NUM_THREADS=1 before Python starts"),
+    (0.02, 0.02, ""),
+    (0.05, 0.01, ""),
+])
+def test_threads_that_wait_for_each_other_are_told_from_those_that_help(one, several, advice, monkeypatch):
+    now = [0.0]     # a clock that only the network moves on: this machine's own load is no part of the test
+
+    class Waits(nn.Module):
+        def forward(self, x):
+            now[0] += one if torch.get_num_threads() == 1 else several
+            return x
+
+    monkeypatch.setattr(check, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        report = learner(layers=[nn.Linear(5, 4), Waits()]).check()
+        assert torch.get_num_threads() == 2     # the user's own
+    finally:
+        torch.set_num_threads(before)
+    line = f"forward and backward pass of a batch take {1000 * several:.0f} ms on 2 threads, {1000 * one:.0f} ms on one"
+    assert (not advice, line + advice) in report.lines, report
 
 
 def test_a_callback_that_fails_is_told():

@@ -1,4 +1,5 @@
 """`python -m minifast`: what it prints and writes, and how it answers bad values."""
+import os
 import subprocess
 import sys
 
@@ -49,6 +50,16 @@ def test_a_bad_value_is_one_clear_line(args, says, capsys, tmp_path, monkeypatch
         main(args)
     err = capsys.readouterr().err
     assert e.value.code == 2 and says in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("given, threads", [(None, 1), ("2", 2)])
+def test_the_program_takes_one_thread_unless_the_user_says_how_many(given, threads):
+    code = ("import runpy, sys, torch\nsys.argv = ['minifast', '--help']\n"
+            "try: runpy.run_module('minifast', run_name='__main__')\nexcept SystemExit: print(torch.get_num_threads())")
+    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    env |= {"OMP_NUM_THREADS": given} if given else {}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == str(threads), done.stderr
 
 
 def test_help_names_every_option(capsys):
