@@ -56,7 +56,8 @@ class Callback:
         differentiated (the recorded loss stays), `last_weight`, `skip_bwd` or `skip_step`."""
 
     def on_backward_end(self, *args: Any, **kwargs: Any) -> Changes | None:
-        """Called when the gradients are there, before the optimizer's step. May return `skip_step`, `skip_zero`."""
+        """Called when the gradients are there, before the optimizer's step. May return `last_weight`, `skip_step` or
+        `skip_zero`."""
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> Changes | None:
         """Called after the optimizer's step, before the gradients are dropped. May return `skip_zero`."""
