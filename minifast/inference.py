@@ -102,12 +102,14 @@ def loader_for(data: DataBunch, ds_type: Any, dl: Any = None) -> DeviceDataLoade
 
 
 def predictions(learn: Any, dl: Any, activ: Callable[[Any], Any] | None = None, with_loss: bool = False,
-                n_batch: int | None = None, run: Callable[..., State] = run_validation) -> list[Any]:
+                n_batch: int | None = None, run: Callable[..., State] = run_validation,
+                with_outputs: bool = False) -> list[Any]:
     """[predictions, targets, losses, outputs] of every sample of `dl`, on the CPU.
 
     activ: makes predictions of a batch's outputs; None: what belongs to the loss, for outputs that are one tensor.
     with_loss: whether losses are wanted; else they are 0.
     n_batch: only of the first batches; None: of all.
+    with_outputs: whether the outputs before `activ` are wanted; else they are 0, and take no memory.
 
     What differs in size from batch to batch comes as a list with one tensor for each sample. ValueError if there is not
     one batch.
@@ -116,7 +118,7 @@ def predictions(learn: Any, dl: Any, activ: Callable[[Any], Any] | None = None, 
         own, known = loss_activation(learn.loss_func), task_of(learn.loss_func) is not None
         activ = lambda output: own(output) if isinstance(output, Tensor) or not known else output
     collect = _Collect(unreduced(learn.loss_func) if with_loss else _no_loss, activ,
-                       None if n_batch is None else positive_int("n_batch", n_batch))
+                       None if n_batch is None else positive_int("n_batch", n_batch), with_outputs)
     bare = SimpleNamespace(model=learn.model, loss_func=_no_loss)  # the targets of test data are none
     run(learn, dl, [], collect, bare, collect.n_batch)
     kept = collect.kept if n_batch == 1 else merged(learn, collect.kept)
@@ -130,7 +132,7 @@ def prediction(learn: Any, item: Any, thresh: float | None = None) -> tuple[Any,
     """(value, value as a tensor, activated output) of one sample: see `Learner.predict`."""
     thresh = learn.data.thresh if thresh is None else thresh
     dl = learn.data.wrap([(learn.data.prepare_item(item), torch.zeros(1))])
-    preds, _, _, outputs = predictions(learn, dl, n_batch=1)
+    preds, _, _, outputs = predictions(learn, dl, n_batch=1, with_outputs=True)
     pred, output = _first(preds), _first(outputs)
     if not isinstance(pred, Tensor):
         return pred, pred, output
@@ -240,14 +242,16 @@ def _first(x: Any) -> Any:
 class _Collect(Callback):
     """Keeps outputs, targets, losses (by `loss_func`) and predictions of a validation, on the CPU."""
 
-    def __init__(self, loss_func: Callable[..., Tensor], activ: Callable[[Any], Any], n_batch: int | None) -> None:
-        self.loss_func, self.activ, self.n_batch = loss_func, activ, n_batch
+    def __init__(self, loss_func: Callable[..., Tensor], activ: Callable[[Any], Any], n_batch: int | None,
+                 with_outputs: bool) -> None:
+        self.loss_func, self.activ, self.n_batch, self.with_outputs = loss_func, activ, n_batch, with_outputs
         self.kept: list[Any] = []
 
     def on_batch_end(self, last_output: Any, last_target: Any) -> Changes | None:
         losses = self.loss_func(last_output, *listify(last_target))  # here, where a loss with weights has them
         output, target, losses = to_detach((last_output, last_target, losses))
-        self.kept.append((output, target, losses, to_detach(self.activ(output))))
+        preds = to_detach(self.activ(output))
+        self.kept.append((output if self.with_outputs else torch.zeros(()), target, losses, preds))
         return {"stop_epoch": len(self.kept) == self.n_batch}
 
 

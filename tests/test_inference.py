@@ -1,5 +1,6 @@
 import copy
 import pickle
+import weakref
 from collections import namedtuple
 
 import numpy as np
@@ -271,3 +272,16 @@ def test_what_collates_may_be_a_class(collate_fn):
     learn = Learner(data, nn.Linear(5, 4), silent=True)
     learn.lr_find(num_it=4)
     assert learn.get_preds()[0].shape == (8, 4) and learn.get_preds()[1].tolist() == [0, 1, 2, 3] * 2
+
+
+def test_predictions_keep_no_outputs_beside_them():
+    seen, most = [], 0
+
+    def activ(output):
+        nonlocal most
+        seen.append(weakref.ref(output))
+        most = max(most, sum(ref() is not None for ref in seen))
+        return output.softmax(-1)
+
+    preds, _ = learner(CrossEntropyFlat(), nn.Linear(4, 3), bs=2).get_preds(activ=activ)
+    assert preds.shape == (16, 3) and len(seen) == 8 and most <= 2     # the batch at hand, perhaps the one before
