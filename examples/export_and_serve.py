@@ -8,21 +8,27 @@ from sklearn.datasets import load_digits
 from minifast.vision import *
 
 
-def server(file, port=0):
+def server(predict, port=0):
     """POST a list of pictures, each 64 numbers from 0 to 16: the answer is a list of [class, probability]."""
-    learn = load_learner(file)
-
     class Predict(BaseHTTPRequestHandler):
         def do_POST(self):
             pictures = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            probabilities, _ = learn.get_preds(dl=np.array(pictures, np.float32).reshape(-1, 1, 8, 8) / 16)
-            best = probabilities.max(1)
-            answer = [[learn.data.classes[i], p] for i, p in zip(best.indices, best.values.tolist(), strict=True)]
+            answer = predict(np.array(pictures, np.float32).reshape(-1, 1, 8, 8) / 16)
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
             self.wfile.write(json.dumps(answer).encode())
     return HTTPServer(("127.0.0.1", port), Predict)
+
+
+def predictor(file):
+    learn = load_learner(file)
+
+    def predict(pictures):
+        probabilities, _ = learn.get_preds(dl=pictures)
+        best = probabilities.max(1)
+        return [[learn.data.classes[i], p] for i, p in zip(best.indices, best.values.tolist(), strict=True)]
+    return predict
 
 
 def train(file="digits.mf", epochs=5):
@@ -37,7 +43,7 @@ def train(file="digits.mf", epochs=5):
 
 def main(port=0):
     learn, file = train()
-    with server(file, port) as httpd:
+    with server(predictor(file), port) as httpd:
         print(f"{file} has {file.stat().st_size:,} bytes; listening on http://127.0.0.1:{httpd.server_port}")
         if port:        # else it was only a look
             httpd.serve_forever()

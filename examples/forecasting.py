@@ -33,8 +33,8 @@ class DLinear(nn.Module):
 def main(epochs=8):
     torch.manual_seed(0)
     values = series()
-    x, y = windows(values[:4500])       # no window of the training reaches into the validation
-    data = DataBunch.from_arrays(x, y, valid=windows(values[4500:]), bs=64, seed=0)
+    # no window of the training reaches into the validation
+    data = DataBunch.from_arrays(*windows(values[:4500]), valid=windows(values[4500:]), bs=64, seed=0)
     learn = Learner(data, DLinear(), metrics=[rmse, mae])
     learn.fit_one_cycle(epochs, 1e-2)
     past, ahead = windows(values[4500:])

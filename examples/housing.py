@@ -1,6 +1,6 @@
 """Regression on a table as in Geron's book: an exponential range test, then his 1cycle schedule; beside the trees.
 
-The California housing data is downloaded by scikit-learn, so a table that it can make stands here in its place.
+A table that scikit-learn can make; tests/bench/housing.py does it with the California housing data, which is downloaded.
 """
 from sklearn.datasets import make_friedman1
 from sklearn.ensemble import HistGradientBoostingRegressor
@@ -17,11 +17,9 @@ def table(n=4000, seed=0):
 def main(epochs=15, seed=0, silent=False):
     torch.manual_seed(seed)
     df = table(seed=seed)
-    valid = range(3000, 4000)
-    data = TabularDataBunch.from_df(df, "y", valid_idx=valid, bs=64, seed=seed)
+    data = TabularDataBunch.from_df(df, "y", valid_idx=range(3000, 4000), bs=64, seed=seed)
     learn = tabular_learner(data, layers=[100, 50], metrics=[rmse, r2_score], silent=silent)
-    found = learn.lr_find()
-    lr = found.suggest("valley")    # the careful one of the rules
+    lr = learn.lr_find().suggest("valley")      # the careful one of the rules
     learn.fit_one_cycle(epochs, lr, form="keras")
     _, error, r2 = learn.validate()
     trees = HistGradientBoostingRegressor(random_state=0).fit(df.iloc[:3000, :10], df["y"][:3000])
