@@ -14,6 +14,12 @@ def learner(x, y):
     return learn
 
 
+def curves(learn):
+    recorder = learn.recorder
+    _, valid, right = zip(*recorder.values, strict=True)
+    return {"learning rate": recorder.lrs, "train_loss": recorder.losses, "valid_loss": valid, "accuracy": right}
+
+
 def main(path="runs.png"):
     x, y = load_digits(return_X_y=True)
     flat, cycle, stages = (learner(x, y) for _ in range(3))
@@ -21,19 +27,15 @@ def main(path="runs.png"):
     cycle.fit_one_cycle(6, 1e-2)
     stages.freeze()
     stages.fit_one_cycle(3, 1e-2)
-    runs = {"flat": [flat.recorder], "1cycle": [cycle.recorder]}
-    first = copy(stages.recorder)
+    first = curves(stages)
     stages.unfreeze()
     stages.fit_one_cycle(3, slice(1e-3, 1e-2))
-    runs["frozen, then not"] = [first, stages.recorder]
+    both = {name: [*first[name], *values] for name, values in curves(stages).items()}
     figure, axes = plt.subplots(2, 2, figsize=(12, 8))
-    for name, recorders in runs.items():
-        table = np.concatenate([np.array(list(r.values), dtype=float) for r in recorders])
-        columns = {"learning rate": sum((r.lrs for r in recorders), []), "valid_loss": table[:, 1],
-                   "train_loss": sum((r.losses for r in recorders), []), "accuracy": table[:, 2]}
-        for axis, (title, values) in zip(axes.flat, columns.items(), strict=True):
+    for name, run in {"flat": curves(flat), "1cycle": curves(cycle), "frozen, then not": both}.items():
+        for axis, (title, values) in zip(axes.flat, run.items(), strict=True):
             axis.plot(values, label=name)
             axis.set(ylabel=title)
-        print(f"{name:18} accuracy {table[-1, 2]:.4f} after {len(columns['learning rate'])} batches")
+        print(f"{name:18} accuracy {run['accuracy'][-1]:.4f} after {len(run['learning rate'])} batches")
     axes[0, 0].legend()
     figure.savefig(path)
