@@ -1,6 +1,6 @@
 """Regression on a table as in Geron's book: an exponential range test, then his 1cycle schedule; beside the trees.
 
-A table that scikit-learn can make; tests/bench/housing.py does it with the California housing data, which is downloaded.
+The table is one that scikit-learn makes; tests/bench/housing.py does the same with the California housing data.
 """
 from sklearn.datasets import make_friedman1
 from sklearn.ensemble import HistGradientBoostingRegressor
