@@ -13,7 +13,7 @@ __all__ = ["run"]
 
 CONTENDERS = ["hand-written loop", "hand-written, fused", "minifast", "fastai 2", "Lightning"]
 BS, SIZE, LR = 32, 128, 1e-3
-PICTURES = {"train": 96, "valid": 32}
+PICTURES = {"train": 64, "valid": 32}
 PHASES = {"frozen": "from the folder to the end of an epoch with a frozen body", "whole": "then an epoch of everything"}
 
 
