@@ -6,8 +6,10 @@ every function here is one `if`. Each of them is a meeting: all processes must c
 from __future__ import annotations
 
 import atexit
+import gc
 import inspect
 import io
+import logging
 import os
 import pickle
 import re
@@ -29,6 +31,8 @@ __all__ = ["FAILED", "begin", "clock", "data_parallel", "from_first", "gathered"
            "once", "rank", "share_first", "share_mean", "together", "warn_if_alone", "world"]
 
 FAILED = re.compile(r"\b(gloo|nccl)\b|connection (was )?(closed|reset|refused)|timed? ?out|broken pipe", re.IGNORECASE)
+TORCHS_LOGS = [f"torch.{name}" for name in ("multiprocessing.spawn", "distributed.elastic.multiprocessing.api",
+                                            "distributed.elastic.agent.server.api")]
 
 
 @dataclass
@@ -91,11 +95,7 @@ def begin(timeout: float) -> bool:
     if not dist.is_initialized():
         from torch.distributed.rendezvous import rendezvous
         store, number, size = next(rendezvous("env://", timeout=limit))
-        # torchrun's store outlives a restart, and would give addresses of processes that are gone. (Machines count
-        # their restarts each for itself, so that of several machines the count is no common name.)
-        alone = os.environ.get("LOCAL_WORLD_SIZE") == str(size)
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0) if alone else 0
-        here.store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
+        here.store = dist.PrefixStore(_common_name(store, number, size, timeout), store)  # type: ignore[attr-defined]
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", store=here.store, rank=number,
                                 world_size=size, timeout=limit)
         atexit.register(_leave)
@@ -103,6 +103,26 @@ def begin(timeout: float) -> bool:
     here.rank, here.world, here.timeout, here.joined = dist.get_rank(), dist.get_world_size(), timeout, True
     here.now, clock = 0.0, lambda: here.now
     return True
+
+
+def _common_name(store: Any, number: int, size: int, timeout: float) -> str:
+    """A name that the processes of this start share: torchrun's store outlives a restart, and would give addresses of
+    processes that are gone; and machines count their restarts each for itself."""
+    mine = uuid.uuid4().hex
+    if number:      # process 0 may find what an earlier process of this number has left, so it goes on until all answer
+        store.set(f"process {number} is", mine)
+        name = str(store.get(f"{mine} belongs to").decode())    # waits
+        store.set(f"{name} has {number}", "")
+        return name
+    missing, until = [*range(1, size)], time.monotonic() + timeout
+    while missing:
+        for other in filter(lambda other: store.check([f"process {other} is"]), missing):
+            store.set(f"{store.get(f'process {other} is').decode()} belongs to", mine)
+        missing = [other for other in missing if not store.check([f"{mine} has {other}"])]
+        if missing and time.monotonic() > until:
+            raise RuntimeError(f"process {missing[0]} has not come within {timeout:g} s")
+        time.sleep(0.005)
+    return mine
 
 
 def _leave() -> None:
@@ -209,29 +229,45 @@ def launch(train: Callable[..., Any], nproc: int, *args: Any) -> Any:
     train: a function, which makes its learner itself and calls `learn.to_distributed()`. nproc: how many processes.
     args: what `train` is called with.
 
-    Returns what process 0 returned. Each process works on one thread. RuntimeError if one of them fails, with its
-    message first; and if this process has used a GPU, because a copy of it could not.
+    Returns what process 0 returned; it must be something that can be pickled: no learner, for instance its
+    model's `state_dict`. Each process works on one thread. RuntimeError if one of them fails, with its message first;
+    and if this process has used a GPU, because a copy of it could not. Ctrl-C ends all of them.
 
     >>> launch(world, nproc=1)
     1
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    if not callable(train) or not isinstance(nproc, int) or nproc < 1:
+        raise TypeError(f"launch(train, nproc) takes a function and a number of processes, not {train!r} and {nproc!r}")
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         raise RuntimeError("this process has used a GPU already, so that copies of it cannot: restart the kernel, and "
                            "make data and learner in the function that is launched")
     config = LaunchConfig(1, 1, nproc, run_id=uuid.uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
                           max_restarts=0, monitor_interval=0.1, start_method="fork")
     handlers = [(number, signal.getsignal(number)) for number in signal.valid_signals()]
+    levels = {log: log.level for log in map(logging.getLogger, TORCHS_LOGS)}
+    for log in levels:
+        log.setLevel(logging.CRITICAL)      # what they say of a process that fails is in the error
+    gc.collect()    # copies of a store that is left from an earlier launch cannot be closed
     try:
-        return elastic_launch(config, _Process(train))(*args)[0]
+        found = elastic_launch(config, _Process(train))(*args)[0]
+        return None if found is None else pickle.loads(found)
+    except SignalException as e:
+        raise KeyboardInterrupt if e.sigval == signal.SIGINT else SystemExit(128 + e.sigval) from None
     except ChildFailedError as e:
         said = [(number, str(f.message["message"]) if isinstance(f.message, dict) else f"exit status {f.exitcode}")
                 for number, f in sorted(e.failures.items(), key=lambda item: item[1].timestamp)]
         number, message = next((f for f in said if not FAILED.search(f[1])), said[0])
         reason = re.search(r"process \d+ (ended|is gone|did not answer) .*", message, re.DOTALL)
-        raise RuntimeError(reason[0] if reason else f"process {number} ended: {message}") from None
+        error = RuntimeError(reason[0] if reason else f"process {number} ended: {message}")
+        if isinstance(said_of := e.failures[number].message, dict) and not reason:
+            error.add_note(f"in process {number}: {said_of['extraInfo']['py_callstack']}")
+        raise error from None
     finally:
+        for log, level in levels.items():
+            log.setLevel(level)
         for number, handler in handlers:    # torch leaves its own in their places
             if signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
@@ -239,12 +275,12 @@ def launch(train: Callable[..., Any], nproc: int, *args: Any) -> Any:
 
 class _Process:
     """What runs in a launched process."""
-
     def __init__(self, train: Callable[..., Any]) -> None:
         self.train, self.__qualname__, self.__name__ = train, "train", "train"
 
     def __call__(self, *args: Any) -> Any:
         from torch.distributed.elastic.multiprocessing.errors import record
+        gc.freeze()     # what is the launching process's own is not taken apart here
         torch.set_num_threads(1)    # as torchrun; and threads do not survive a fork
         signal.signal(signal.SIGTERM, signal.SIG_DFL)   # the agent's handlers are not this process's
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -252,8 +288,13 @@ class _Process:
 
     def work(self, *args: Any) -> Any:
         try:
-            return self.train(*args)
+            result = self.train(*args)
         except RuntimeError as e:
             if FAILED.search(str(e)) and hasattr(e, "__notes__"):
                 raise RuntimeError(e.__notes__[-1]) from e      # what has become of the other one
             raise
+        try:    # bytes: memory of a tensor that is shared would end with this process
+            return pickle.dumps(result) if os.environ["RANK"] == "0" else None
+        except Exception as e:
+            raise TypeError(f"the function that is launched must return what can be pickled, not a "
+                            f"{type(result).__name__} ({e})") from None

@@ -2,13 +2,16 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
+import multiprocessing
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from functools import partial
@@ -18,7 +21,7 @@ from queue import Empty
 import pytest
 import torch
 from callback_set import CLASSES, a_learner, make
-from processes import run, start
+from processes import free_port, run, start
 from torch import nn
 from torch.torch_version import TorchVersion
 from torch.utils.data import DataLoader, TensorDataset
@@ -533,6 +536,94 @@ def test_launch(capfd):
     assert capfd.readouterr().out.count("train_loss") == 1
     with pytest.raises(RuntimeError, match="^process 1 ended.*: ZeroDivisionError"):
         distributed.launch(launched, 2, True)
+
+
+def test_what_launch_returns_and_refuses():
+    offset = 3
+    assert distributed.launch(lambda f: f(offset) + distributed.local_device(), 2, lambda x: x + 1) == 4
+    assert torch.equal(distributed.launch(lambda: torch.arange(100_000), 2), torch.arange(100_000))
+    with pytest.raises(RuntimeError, match="process 1 ended: OSError: the disk is full") as e:
+        distributed.launch(lambda: time.sleep(0.3) if distributed.local_device() == 0 else no_disk(), 2)
+    assert "in no_disk" in e.value.__notes__[0]
+    with pytest.raises(RuntimeError, match="must return what can be pickled, not a Learner.*learn.save"):
+        distributed.launch(fake_learner, 2)
+    # what an earlier launch has left is not taken apart in a later one's processes
+    assert distributed.launch(lambda: gc.collect() >= 0, 2)
+    for wrong in ((3, 2), (no_disk, 0), (no_disk, 1.5)):
+        with pytest.raises(TypeError, match="takes a function and a number of processes"):
+            distributed.launch(*wrong)
+
+
+def no_disk():
+    raise OSError("the disk is full")
+
+
+def test_launch_in_a_thread_and_its_end_by_ctrl_c():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(distributed.launch(distributed.local_device, 2)))
+    thread.start()
+    thread.join(60)
+    assert found == [0]
+    handler = signal.getsignal(signal.SIGINT)
+    timer = threading.Timer(2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        distributed.launch(time.sleep, 2, 60)
+    assert signal.getsignal(signal.SIGINT) is handler and not multiprocessing.active_children()
+    assert distributed.launch(distributed.local_device, 2) == 0
+
+
+JOB = """
+from minifast.basics import *
+from minifast.callback import Callback
+from minifast.callbacks.checkpoint import Checkpoint
+from minifast.distributed import rank
+from minifast.fakes import fake_data
+import os, sys
+
+class Killed(Callback):
+    role = "process"
+    def on_batch_end(self, train, iteration):
+        if train and iteration == 30 and rank() == 1 and os.path.exists("kill"):
+            os.remove("kill")
+            os.kill(os.getpid(), 9)
+
+torch.manual_seed(0)
+data = fake_data(train_length=400, valid_length=50, batch_size=10)
+learn = Learner(data, nn.Linear(5, 4), path=".", metrics=[accuracy])
+learn.to_distributed(timeout=30)
+learn.fit(1, callbacks=[Killed(), Checkpoint(learn, "run", every=10)])
+learn.save("last")
+"""
+
+
+@pytest.mark.slow
+def test_two_agents_of_torchrun_and_a_worker_that_is_killed(tmp_path):
+    for killed in (False, True):
+        folder = tmp_path / str(killed)
+        folder.mkdir()
+        (folder / "job.py").write_text(JOB)
+        if killed:
+            (folder / "kill").touch()
+        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
+                   "--max-restarts", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}",
+                   "--monitor-interval", "0.5", "job.py"]
+        agents = [subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   text=True) for _ in range(2)]
+        try:
+            said = [agent.communicate(timeout=100) for agent in agents]
+        finally:
+            [agent.kill() for agent in agents]
+        assert [agent.returncode for agent in agents] == [0, 0], said
+        out = "".join(out for out, _ in said)
+        assert len(re.findall(r"^0 +\d\.\d{6}", out, re.M)) == 1 and out.count("train_loss") == 1 + killed
+        assert ("goes on in epoch 0 at batch 30" in "".join(err for _, err in said)) == killed
+        assert not (folder / "kill").exists()
+    before, after = nn.Linear(5, 4), nn.Linear(5, 4)
+    for folder, model in (("False", before), ("True", after)):
+        Learner(fake_learner().data, model, path=tmp_path / folder).load("last")
+    assert equal(list(before.parameters()), list(after.parameters()))
 
 
 @pytest.mark.slow
