@@ -46,7 +46,7 @@ def main(epochs=15, seed=0):
     model = nn.Sequential(nn.Linear(10, 100), nn.ReLU(), nn.BatchNorm1d(100), nn.Linear(100, 50), nn.ReLU(),
                           nn.BatchNorm1d(50), nn.Linear(50, 1))
     task, trainer = Regression(model, 1e-3), L.Trainer(max_epochs=epochs, **QUIET)
-    lr = Tuner(trainer).lr_find(task, *loaders, max_lr=10).suggestion()
+    lr = Tuner(trainer).lr_find(task, *loaders, min_lr=1e-3, max_lr=1, num_training=40).suggestion()
     task.lr = lr
     trainer.fit(task, *loaders)
     trees = HistGradientBoostingRegressor(random_state=0).fit(df.iloc[:3000, :10], df["y"][:3000])
