@@ -127,6 +127,28 @@ def idle(device: str) -> Any:
     return turn
 
 
+def schedule(device: str) -> Any:
+    """The 1cycle schedule alone, lr and momentum, computed and written: CPU time with one and three layer groups."""
+    from minifast.callbacks import OneCycleScheduler
+    from minifast.fakes import fake_learner
+
+    learners = {"one": fake_learner(), "three": fake_learner(layer_group_count=3)}
+    lrs = {"one": 1e-2, "three": slice(1e-4, 1e-2)}
+
+    def turn() -> dict[str, float]:
+        seen = {}
+        for groups, learn in learners.items():
+            scheduler = OneCycleScheduler(learn, lrs[groups])
+            scheduler.on_train_begin(n_updates=BATCHES, n_epochs=1, epoch=0)
+            start = time.process_time()
+            for update in range(BATCHES):
+                scheduler.on_batch_begin(True, update)
+            seen[groups] = (time.process_time() - start) / BATCHES * 1e6
+            scheduler.on_train_end()
+        return seen
+    return turn
+
+
 def run(device: str, rounds: int = 3) -> list[Section]:
     """Every contender's microseconds a batch with ratios to the plain loops, and minifast's with more to do."""
     measured = in_turn({name: ("overhead.tiny", (name, device)) for name in names()}, rounds)
@@ -142,13 +164,15 @@ def run(device: str, rounds: int = 3) -> list[Section]:
 def more(device: str, rounds: int) -> Section:
     """What callbacks cost: microseconds a batch over three bare loops that compute the same."""
     runs = {**{kind: ("overhead.bare_loop", (kind, device)) for kind in BARE},
-            **{what: ("overhead.extra", (what, device)) for what in EXTRAS}, "idle": ("overhead.idle", device)}
+            **{what: ("overhead.extra", (what, device)) for what in EXTRAS}, "idle": ("overhead.idle", device),
+            "schedule": ("overhead.schedule", device)}
     found = all_ran(in_turn(runs, rounds))
 
     def over(r: Any, other: Any) -> str:
         return f"{statistics.median(a['us'] - b['us'] for a, b in zip(r, other, strict=True)):+.0f}"
     rows = [[name, *(over(r, found[b]) if name != b else "" for b in BARE), f"{median(r, 'us'):.0f}"]
-            for name, r in found.items() if name != "idle"]
+            for name, r in found.items() if name not in ("idle", "schedule")]
+    one, three = (median(found["schedule"], groups) for groups in ("one", "three"))
     more = statistics.median(r["with"] / r["us"] for r in found["idle"]) - 1
     columns = ["", "µs over bare", "over bare, fused", "over bare, minifast's", "µs a batch"]
     return Section("What callbacks cost", columns, rows, [
@@ -156,5 +180,7 @@ def more(device: str, rounds: int) -> Section:
         "fused=True, and minifast's, which calls the same kernel with less around it. The five of a long run: "
         "Recorder, one cycle, EarlyStopping, SaveModel, CSVLogger, with a validation batch. A callback that listens "
         "does so to two events of each batch, and does nothing there.",
+        f"The 1cycle schedule alone, lr and momentum, takes {one:.1f} µs of a batch with one layer group and "
+        f"{three:.1f} with three (CPU time; the aim is at most 3).",
         f"100 callbacks that override nothing add {100 * more:+.1f} % (median of {rounds} pairs of runs in one "
         "process)."])
