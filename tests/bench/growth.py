@@ -112,8 +112,8 @@ def run(device: str, batches: int = 1_000_000, rounds: int = 2) -> list[Section]
     long = Section("Growth with the length of a run",
                    ["after batch", "÷ at the first", "÷ bare", "µs a batch", "bytes a batch"], rows,
                    [f"One epoch of {batches:,} batches of the tiny model, bar off; at each milestone {WINDOWS} "
-                    f"stretches of {WINDOW} batches in turn with the bare loop, medians. The first figure compares "
-                    "the second ones, in which what slows the machine cancels; the last: memory taken since then."])
+                    f"stretches of {WINDOW} batches in turn with the bare loop, medians. The first column compares "
+                    "the second, in which what slows the machine cancels; the last: memory taken since batch 1,000."])
     found = all_ran(in_turn({f"{n:,}": ("growth.in_memory", (n, device)) for n in SAMPLES}, rounds, warm_up=0))
     rows = [[n, f"{ratio(r, found[f'{SAMPLES[0]:,}'], 'us'):.2f}",
              f"{statistics.median(x['us'] / x['bare'] for x in r):.2f}", f"{median(r, 'us'):.0f}",

@@ -19,15 +19,24 @@ BATCHES, EARLY, EVERY = 3_000, 1_000, 0.02     # of the long run, of it before t
 
 
 def held(process: Any) -> float:
-    """MiB that a process and its workers hold, this one left out; what several share is counted once."""
+    """MiB that a process and its workers hold, this one left out.
+
+    What they share is counted once; libraries as the first process holds them, even if other programs hold them too.
+    """
     total = 0
     for one in (process, *process.children(recursive=True)):
         try:
-            lines = Path(f"/proc/{one.pid}/smaps_rollup").read_text().splitlines() if one.pid != os.getpid() else []
-            total += next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+            if one.pid != os.getpid():
+                total += _kilobytes(one.pid, "smaps_rollup", "Pss_Anon:", "Pss_Shmem:")
+                total += _kilobytes(one.pid, "status", "RssFile:") if one is process else 0
         except OSError:     # it has ended
             pass
     return total / 1024
+
+
+def _kilobytes(pid: int, file: str, *lines: str) -> int:
+    return sum(int(line.split()[1]) for line in Path(f"/proc/{pid}/{file}").read_text().splitlines()
+               if line.startswith(lines))
 
 
 def watch(pid: int) -> None:
