@@ -44,7 +44,7 @@ class Here:
     world: int = 1
     store: Any = None
     timeout: float = 600.0
-    runs: int = 0           # begun so far, in all processes alike
+    runs: int = 0           # ended so far, in all processes alike
     now: float = 0.0        # process 0's clock, as all have last heard it
 
 

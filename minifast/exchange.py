@@ -19,10 +19,11 @@ from .batches import Turns, merged
 from .callback import Callback
 from .columns import AverageMetric, WholeSetMetric
 from .distributed import here
+from .failures import explain
 from .same_run import differences, named, settings
 from .signatures import listeners
 from .state import Changes, State
-from .utils import read_numbers, rng_state, set_rng_state, tensors_in, to_detach, to_device, weighted_mean
+from .utils import params_of, read_numbers, rng_state, set_rng_state, tensors_in, to_detach, to_device, weighted_mean
 
 __all__ = ["Exchange", "begin_alike", "first_of_all", "in_turns", "share_validation"]
 
@@ -50,6 +51,7 @@ class Exchange:
         self.factor: Any = None     # of this process's loss, so that the mean of all processes' gradients is right
         self.under_way: Any = None
         self.agreed: tuple[bool, ...] = (False, False, False)
+        self.given = False          # a callback has returned another weight
         self.skipped = 0.0          # what the batch before has skipped, as a part of one
         self.who: dict[str, str] = {}
         self.odd: Any = None        # what of this process does not agree with the others
@@ -60,6 +62,7 @@ class Exchange:
 
         def taking(callback: Any, event: str, changes: Any) -> None:
             take(callback, event, changes)
+            self.given |= "last_weight" in changes and callback is not learn.distributed
             self.who.update({key: f"{type(callback).__name__} returned {key}, epoch {s.epoch}, batch {s.num_batch}"
                              for key, value in changes.items() if key in DECISIONS and value})
         learn.handler._take = taking    # the handler is this run's own
@@ -67,12 +70,12 @@ class Exchange:
     def begin(self, loss: Tensor, weight: Any, update: int, nothing: bool) -> Any:
         """Send what this process has of a batch. Returns the weight of the whole batch if that is waited for, else
         `weight`. nothing: no sample is this process's."""
+        self.given = False
         self.weight = 0.0 if nothing else 1.0 if weight is None else weight
         self.under_way = self._send(loss, self.weight, update + self.skipped), weight, loss.dtype
         self.who = {key: said for key, said in self.who.items() if key in STOPS}    # those are agreed on later
         self.unit = 1.0 if weight is None else self.learn.data.batch_size or 1.0
-        held = next((p.grad for p in self.learn.model.parameters() if p.requires_grad), None)
-        if self.is_read or loss.is_cuda or held is not None:
+        if self.is_read or loss.is_cuda or any(p.grad is not None for p in params_of(self.learn)):
             self._arrive()
             weight = self.whole
             self.unit = self.unit if weight is None else weight
@@ -244,9 +247,8 @@ def _on_gpu(x: Any, like: Tensor) -> Tensor:
         (), x, dtype=torch.float64, device=like.device)
 
 
-def _compare(learn: Any, without: str) -> None:
-    """ValueError, before anything is trained, if the processes train different things. Settings whose names begin with
-    `without` may differ."""
+def _compare(learn: Any, without: tuple[str, ...]) -> None:
+    """ValueError if the processes train different things. Settings whose names begin with `without` may differ."""
     mine = {**settings(learn), "callbacks": [*named(learn.handler)]}
     every = processes.gathered({name: value for name, value in mine.items() if not name.startswith(without)})
     for number, theirs in enumerate(every):
@@ -258,10 +260,9 @@ def _compare(learn: Any, without: str) -> None:
 def begin_alike(learn: Any, own_batches: bool) -> None:
     """A run begins: from the same settings, with the data and the random numbers of process 0."""
     bs, world = learn.data.batch_size, processes.world()
-    here.runs += 1
     if bs is not None and bs < world and not own_batches:
         raise ValueError(f"bs={bs} is the size of the whole batch, and {world} processes need a sample each of it")
-    _compare(learn, without="training" if own_batches else "nothing")
+    _compare(learn, without=("training", "sampler") if own_batches else ())
     first = rng_state(cuda=False), [dl.state_dict() for dl in learn.data.dls], time.monotonic()
     random, positions, here.now = processes.from_first(first)
     for dl, position in zip(learn.data.dls, positions, strict=True):
@@ -287,7 +288,13 @@ def in_turns(learn: Any, handler: Any, dl: Any, n_batch: int | None) -> Iterator
         return
     share_validation(learn, handler)
     before = dl.set_part(Turns(processes.rank(), processes.world(), n_batch, learn.distributed.shard))
+    within = learn.distributed.exchange is not None     # a run, which explains its end itself
     try:
         yield
+    except BaseException as e:
+        if not within:
+            explain(e, "a validation or prediction")
+        raise
     finally:
         dl.set_part(before)
+        here.runs += not within

@@ -24,7 +24,7 @@ from callback_set import CLASSES, a_learner, make
 from processes import free_port, run, start
 from torch import nn
 from torch.torch_version import TorchVersion
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from minifast import distributed
 from minifast.basics import *
@@ -322,24 +322,30 @@ def test_parts_of_a_loss_are_those_of_the_whole():
         assert found == pytest.approx(one, rel=1e-9)
 
 
-def own_batches():
+def own_batches(how):
     rank = distributed.local_device()
     rows = list(range(48))
     mine = [rows[b:b + 8][rank * 4:(rank + 1) * 4] for b in range(0, 48, 8)]
     x, y = dataset(48).tensors
-    data = DataBunch([(x[i], y[i]) for i in mine], DataLoader(dataset(9, 1), 4), loss_func=CrossEntropyFlat())
+    train = [(x[i], y[i]) for i in mine]
+    if how == "sampler":    # the first of two, the second, the first, ...
+        train = DataLoader(dataset(48), 4, sampler=DistributedSampler(dataset(48), 2, rank, shuffle=False))
+    elif how == "set":
+        train = DataLoader(TensorDataset(*(torch.cat(parts) for parts in zip(*train, strict=True))), 4)
+    data = DataBunch(train, DataLoader(dataset(9, 1), 4), loss_func=CrossEntropyFlat())
     learn = learner(data=data, own_batches=True)
     learn.fit(2, 0.05)
     return weights(learn)
 
 
-def test_batches_that_the_user_has_divided():
+@pytest.mark.parametrize("how", ["list", "sampler", "set"])
+def test_batches_that_the_user_has_divided(how):
     x, y = dataset(48).tensors
     data = DataBunch([(x[b:b + 8], y[b:b + 8]) for b in range(0, 48, 8)], DataLoader(dataset(9, 1), 4),
                      loss_func=CrossEntropyFlat())
     learn = learner(data=data)
     learn.fit(2, 0.05)
-    first, second = run(own_batches, 2)
+    first, second = run(own_batches, 2, how)
     assert apart(first, weights(learn)) < TINY and equal(first, second)
 
 
@@ -504,6 +510,75 @@ def test_a_run_with_parameters_spread_goes_on(tmp_path):
     shutil.rmtree(tmp_path / "damaged/models/run.parts")
     with pytest.raises(AssertionError, match="needs the folder .*run.parts.* missing or damaged"):
         sharded_run(tmp_path / "damaged", shard=False)
+
+
+# ---- what callbacks do to a batch
+
+class Weighs(Callback):
+    """Returns weights of its own, without a look at those of the batch."""
+
+    def on_backward_begin(self, num_batch):
+        return {"last_weight": 3 + num_batch}
+
+
+class FirstLayerDropped(InPairs):
+    """Adds up by hand, and drops what the first layer has."""
+
+    def __init__(self, learn):
+        self.learn = learn
+
+    def on_batch_end(self):
+        for p in self.learn.model[0].parameters():
+            p.grad = None
+
+
+class Thaws(Callback):
+    """Begins to train the first layer within an epoch, and ends that in the next."""
+
+    def __init__(self, learn):
+        self.learn = learn
+
+    def on_train_begin(self):
+        self.learn.freeze()
+
+    def on_batch_begin(self, train, epoch, num_batch):
+        if train and num_batch == 3 and epoch < 2:
+            self.learn.freeze() if epoch else self.learn.unfreeze()
+
+
+class CountsLate(nn.Module):
+    """A loss in whose first batch nothing counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.n = 0
+
+    def forward(self, output, target):
+        self.n += 1
+        return nn.functional.cross_entropy(output, target) * (self.n > 1)
+
+    def denominator(self, output, target):
+        return len(target) * (self.n > 1)
+
+
+def with_callbacks():
+    found = []
+    for adds in (lambda _: Weighs(), FirstLayerDropped, Thaws, None):
+        learn = learner(bs=7, loss_func=None if adds else CountsLate())
+        learn.split(lambda model: [model[3]])
+        learn.fit(3, 0.02, callbacks=[adds(learn)] if adds else None)
+        found.append((weights(learn), learn.recorder.train_losses))
+    return found
+
+
+def test_what_callbacks_do_to_a_batch_they_do_to_the_whole():
+    one = with_callbacks()
+    for nproc in (2, 3):
+        first, *others = run(with_callbacks, nproc)
+        for i, (ours, losses) in enumerate(first):
+            assert apart(ours, one[i][0]) < TINY, i
+            assert i == 3 or losses == pytest.approx(one[i][1], rel=TINY), i    # there the first loss is no number
+            assert all(equal(ours, other[i][0]) for other in others), i
 
 
 # ---- starting
@@ -699,9 +774,29 @@ class InProcess1(Callback):
             return self.what()
 
 
+class BadMetric(Callback):
+    """Raises in process 1, before or after all else of a run."""
+
+    name = "bad"
+
+    def __init__(self, event):
+        setattr(self, event, self.fails)
+
+    def fails(self):
+        assert distributed.rank() == 0
+
+    def on_epoch_end(self, last_metrics):
+        return {"last_metrics": [*last_metrics, 0.0]}
+
+
 def odd_run(what, epochs=3):
     learn = learner(timeout=2)
-    learn.fit(epochs, 0.01, callbacks=[InProcess1(what)])
+    if what == "validates":
+        learn.validate()
+        learn.validate(metrics=[lambda output, target: 1 / (1 - distributed.rank())])
+    if isinstance(what, str):
+        learn.metrics = [BadMetric(what)]
+    learn.fit(epochs, 0.01, callbacks=None if isinstance(what, str) else [InProcess1(what)])
 
 
 def hang():
@@ -713,6 +808,9 @@ FAILURES = {
     "exits": (lambda: sys.exit(0), "process 1 ended in epoch 1, batch 2: SystemExit: 0"),
     "is killed": (lambda: os.kill(os.getpid(), signal.SIGKILL), "process 1 is gone without .*epoch 1, batch 3"),
     "hangs": (hang, r"process 1 did not answer within 2 s \(a hang\?\); process 0 was in epoch 1, batch 3"),
+    "raises at the beginning": ("on_train_begin", "process 1 ended in epoch 0, batch 0: AssertionError"),
+    "raises at the end": ("on_train_end", "process 1 ended in epoch 3, batch 0: AssertionError"),
+    "raises in a validation": ("validates", "process 1 ended in a validation or prediction: ZeroDivisionError"),
     "stops alone": (lambda: {"stop_epoch": True}, "process 1: InProcess1 returned stop_epoch, epoch 1, batch 2"),
     "ends the run alone": (lambda: {"stop_training": True}, "process 1: InProcess1 returned stop_training, epoch 1, "),
 }

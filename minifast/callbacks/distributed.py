@@ -49,26 +49,21 @@ class Distributed(LearnerCallback):
             return
         begin_alike(learn, self.own_batches)
         self.exchange = Exchange(learn)
-        self._wrap()
+        self.wrap()
         if learn.data.valid_dl is not None:
             learn.data.valid_dl.set_part(Turns(rank(), world(), even=self.shard))
         share_validation(learn, learn.handler)
 
-    def _wrap(self) -> None:
+    def wrap(self) -> None:
+        """Begin to train the parameters that the optimizer now has."""
         learn = self.learn
         self.opt, model = learn.opt, learn.model
         self.buffers: Any = [b for b in model.buffers() if b.is_floating_point()]
         learn.parallel = None if self.shard else processes.data_parallel(model)
         processes.share_first(self.buffers)
 
-    def on_batch_begin(self, train: bool, smooth_loss: Tensor | None, num_batch: int) -> None:
-        if train:
-            if self.learn.opt is not self.opt:  # other parameters are trained now
-                self._wrap()
-            if self.learn.parallel is not None:
-                self.learn.parallel.require_backward_grad_sync = all(
-                    cb.will_step(num_batch) for cb in self.learn.handler.callbacks if hasattr(cb, "will_step"))
-            self.before = smooth_loss
+    def on_batch_begin(self, train: bool, smooth_loss: Tensor | None) -> None:
+        self.before = smooth_loss if train else None
 
     def on_loss_begin(self, train: bool) -> None:
         if train and self.learn.parallel is not None:
@@ -78,36 +73,40 @@ class Distributed(LearnerCallback):
         nothing = self.learn.data.train_dl.has_nothing(num_batch)
         return {"last_weight": self.exchange.begin(last_loss.detach(), last_weight, update, nothing)}
 
-    def on_backward_end(self, skip_bwd: bool) -> Changes:
+    def on_backward_end(self, skip_bwd: bool) -> Changes | None:
         if skip_bwd:
             self.exchange.pass_over()
         weight, lacking = self.exchange.end()
         if lacking != 1 and not skip_bwd:
             multiply_all_([p.grad for p in params_of(self.learn) if p.grad is not None], lacking)
-        return {"last_weight": weight}
+        return None if self.exchange.given else {"last_weight": weight}
 
     def on_step_end(self) -> None:
         processes.share_first(self.buffers)
 
-    def on_batch_end(self, train: bool, iteration: int, last_weight: Any) -> Changes | None:
+    def on_batch_end(self, train: bool, iteration: int) -> Changes | None:
         if not train:
             return None
-        return {"last_loss": self.exchange.loss,
-                "smooth_loss": smoothed(self.before, self.exchange.loss, iteration, last_weight)}
+        loss, state = self.exchange.loss, self.learn.handler.state
+        state.smooth_loss = smoothed(self.before, loss, iteration, self.exchange.whole)     # None: nothing has counted
+        return {"last_loss": loss}
 
     def on_train_end(self, n_epochs: int, exception: BaseException | None, epoch: int, num_batch: int) -> None:
         if not n_epochs:
             return
-        learn = self.learn
-        for dl in learn.data.dls:
+        for dl in (learn := self.learn).data.dls:
             dl.set_part(None)
         if learn.parallel is not None:
             learn.model, learn.parallel = learn.parallel.module, None
         self.before = self.exchange = None
+        if exception is None:
+            try:    # what is drawn from here on is the same in all processes
+                set_rng_state(processes.from_first(rng_state(cuda=False)))
+            except RuntimeError as e:   # in another one a metric has failed just now; what is raised here gets a note
+                exception = learn.handler.state.exception = e
         if exception is not None:
             explain(exception, f"epoch {epoch}, batch {num_batch}")
-        else:   # what the program draws from here on is the same in all processes
-            set_rng_state(processes.from_first(rng_state(cuda=False)))
+        processes.here.runs += 1
 
 
 class ModelOfAll(LearnerCallback):
@@ -120,9 +119,14 @@ class ModelOfAll(LearnerCallback):
         if n_epochs and not self.learn.distributed.own_batches:     # here, when samplers have put theirs in place
             self.learn.data.train_dl.set_part(Share(rank(), world()))
 
-    def on_batch_begin(self, train: bool) -> None:
-        if train and self.learn.parallel is not None:
-            self.learn.model = self.learn.parallel
+    def on_batch_begin(self, train: bool, num_batch: int) -> None:
+        learn = self.learn
+        if train and learn.opt is not learn.distributed.opt:    # other parameters are trained now
+            learn.distributed.wrap()
+        if train and learn.parallel is not None:
+            learn.parallel.require_backward_grad_sync = all(
+                cb.will_step(num_batch) for cb in learn.handler.callbacks if hasattr(cb, "will_step"))
+            learn.model = learn.parallel
 
     def on_backward_begin(self, last_loss: Tensor, last_output: Any) -> Changes | None:
         factor = self.learn.distributed.exchange.factor
