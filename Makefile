@@ -105,7 +105,7 @@ $(BENCH)/.ready: $(READY) tests/bench/requirements.txt
 	    --constraint $(BENCH)/constraints.txt --editable .
 	@touch $@
 
-bench: $(BENCH)/.ready  ## minifast beside its peers (under 25 minutes); PART=overhead,imports,... and DEVICE=cuda choose
+bench: $(BENCH)/.ready  ## minifast beside its peers (about half an hour); PART=overhead,imports,... and DEVICE=cuda choose
 	$(BENCH)/bin/python tests/bench --part $(PART) --device $(DEVICE)
 
 science: $(READY)  ## the claims about 1cycle, run with seeds (hours; goes on where it was cut off); PART=1,3,... chooses
