@@ -52,7 +52,7 @@ def add_one_to_all_(tensors: list[Tensor]) -> None:
 
 def multiply_all_(tensors: list[Tensor], factor: Any) -> None:
     """Multiply each tensor by a number (or a tensor of one number), in place."""
-    if _multiply is not None:
+    if _multiply is not None and tensors:   # torch refuses an empty list
         _multiply(tensors, factor)
     else:
         for t in tensors:

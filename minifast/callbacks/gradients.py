@@ -109,8 +109,7 @@ class GradientAccumulation(LearnerCallback):
         return None
 
     def _multiply(self, factor: Any) -> None:
-        if grads := [p.grad for p in params_of(self.learn) if p.grad is not None]:
-            multiply_all_(grads, factor)
+        multiply_all_([p.grad for p in params_of(self.learn) if p.grad is not None], factor)
 
 
 AccumulateScheduler = GradientAccumulation  # fastai v1's name
