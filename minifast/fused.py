@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import repeat
+from itertools import cycle, repeat
 from operator import attrgetter, is_, itemgetter
 from typing import Any, NamedTuple
 
@@ -203,10 +203,10 @@ class KernelStep:
             strides, sizes, n = [*map(Tensor.stride, laid_out)], [*map(Tensor.numel, sized)], len(params)
             if sizes != sizes[:n] * (len(sizes) // n):
                 return None
-            if strides != strides[:n] * (len(strides) // n):
-                strides = [*map(order_of, laid_out)]
-                if strides != strides[:n] * (len(strides) // n):
-                    return None
+            if strides != strides[:n] * (len(strides) // n) and not all(
+                    own == theirs or order_of(t) == order_of(p) for own, theirs, t, p in zip(
+                        strides, cycle(strides[:n]), laid_out, cycle(params), strict=False)):
+                return None
             if moments and [*map(DTYPE, params)] != [*map(DTYPE, moments[0])]:
                 return None
             # the kernel would read them on the device
