@@ -82,19 +82,23 @@ def unguarded(method: Callable[..., Any]) -> Callable[..., Any]:
 
 # ---- compiled modules. Without torch's own place for compiled code it is put in place of the module's `forward`.
 
-_IN_PLACE = hasattr(nn.Module, "_compiled_call_impl")
+_IN_PLACE = hasattr(nn.Module, "_compiled_call_impl") and hasattr(nn.Module, "_call_impl")
 _SLOT = "_compiled_call_impl" if _IN_PLACE else "forward"
 _compiled_here: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 def compile_in_place(model: nn.Module, **options: Any) -> None:
     """Run the model through `torch.compile` from now on; names, files and hooks of the model itself stay the same."""
-    if _IN_PLACE:
-        model.compile(**options)
-    else:
-        uncompile(model)
-        model.forward = torch.compile(model.forward, **options)
-        _compiled_here.add(model)
+    uncompile(model)
+    run: Callable[..., Any] = model._call_impl if _IN_PLACE else model.forward
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return run(*args, **kwargs)
+    # `model.compile` compiles nothing of a container of torch's own such as nn.Sequential before torch 2.13, and of any
+    # model after the eighth: torch keeps eight compiled things with a function, which is the same one for all models
+    call.__code__ = call.__code__.replace()
+    vars(model)[_SLOT] = torch.compile(call, **options)
+    _compiled_here.add(model)
 
 
 def uncompile(model: nn.Module) -> None:

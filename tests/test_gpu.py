@@ -59,6 +59,7 @@ class NoWaits(Callback):
     In the first ones DDP, too, settles how it goes on."""
 
     _order = -10_000
+    role = "process"    # a run may go on without it
 
     def on_batch_begin(self, train, num_batch):
         if train and num_batch == 4:
@@ -184,10 +185,17 @@ def test_16_bits_come_near_32(precision, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_cuda_graphs_see_the_schedule_and_keep_the_metrics(tmp_path):
+@pytest.mark.parametrize("case", ["plain", "callbacks", "accumulation"])
+def test_cuda_graphs_see_the_schedule_and_keep_the_metrics(case, tmp_path, monkeypatch):
+    replays = []
+    replay = torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: [replays.append(1), replay(graph)])
     plain, graphs = a_learner(tmp_path), a_learner(tmp_path).compile(mode="reduce-overhead")
     for learn in (plain, graphs):
-        learn.fit_one_cycle(2, 1e-2)
+        callbacks = {"callbacks": [GradientClipping(learn, 1.0), EMA(learn)],
+                     "accumulation": [GradientAccumulation(learn, 2)]}.get(case, [])
+        learn.fit_one_cycle(2, 1e-2, callbacks=callbacks)
+    assert len(replays) > 60    # of forward and backward passes: 20 batches an epoch, the first ones are captured
     assert graphs.recorder.lrs == plain.recorder.lrs
     assert [float(m[0]) for m in plain.recorder.metrics] == pytest.approx(
         [float(m[0]) for m in graphs.recorder.metrics], abs=0.05)
