@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from minifast.callbacks import ActivationStats
+from minifast.callback import Callback
+from minifast.callbacks import ActivationStats, GradientAccumulation
 from minifast.fakes import fake_learner
 
 
@@ -54,6 +55,29 @@ def test_any_number_of_models_is_compiled():
         learn.model(torch.ones(4, 10))
         learn.model(torch.ones(5, 10))
         assert back_end.runs == 2, n
+
+
+def test_accumulated_gradients_lie_where_no_graph_writes():
+    """A CUDA graph writes its gradients to the same memory in each batch: see tests/test_gpu.py for one that does."""
+    ours, twin = (fake_learner(train_length=20, batch_size=5, layers=[nn.Linear(5, 4)]) for _ in range(2))
+    twin.model.load_state_dict(ours.model.state_dict())
+    twin.data = copy.deepcopy(ours.data)
+    ours.compile(backend="eager")
+    seen = []
+
+    class Watch(Callback):
+        _order = 1000
+
+        def on_backward_end(self, skip_zero):
+            seen.append((skip_zero, ours.model[0].weight.grad.data_ptr()))
+
+    given = []
+    ours.model[0].weight.register_post_accumulate_grad_hook(lambda p: given.append(p.grad.data_ptr()))
+    ours.fit(1, 0.01, callbacks=[GradientAccumulation(ours, 2), Watch()])
+    twin.fit(1, 0.01, callbacks=[GradientAccumulation(twin, 2)])
+    assert [skip for skip, _ in seen] == [True, False, True, False]
+    assert seen[0][1] != given[0] and seen[1][1] == given[1] == seen[0][1]
+    assert all(torch.equal(a, b) for a, b in zip(ours.model.parameters(), twin.model.parameters(), strict=True))
 
 
 def test_files_go_between_a_compiled_and_a_plain_learner(tmp_path):

@@ -11,7 +11,7 @@ from ..checks import positive_float, positive_int
 from ..distributed import together
 from ..order import Order
 from ..state import Changes
-from ..torch_private import multiply_all_
+from ..torch_private import is_compiled, multiply_all_
 from ..utils import params_of
 
 __all__ = ["GradientClipping", "GradientAccumulation", "AccumulateScheduler"]
@@ -98,6 +98,9 @@ class GradientAccumulation(LearnerCallback):
             self.n_summed += 1
             self.total = self.unit if last_weight is None else self.total + last_weight
         if self.n_batches < self.n_step and num_batch + 1 < len(self.learn.data.train_dl):
+            if is_compiled(self.learn.model):   # with CUDA graphs the next backward pass writes where these lie
+                for p in params_of(self.learn):
+                    p.grad = p.grad if p.grad is None else p.grad.clone()
             return {"skip_step": True, "skip_zero": True}
         if isinstance(self.total, Tensor):
             self._multiply(self.unit / self.total.masked_fill(self.total == 0, 1))
