@@ -9,30 +9,32 @@ import atexit
 import gc
 import inspect
 import io
-import logging
 import os
 import pickle
 import re
-import signal
 import socket
+import sys
+import tempfile
 import time
+import traceback
 import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["FAILED", "begin", "clock", "data_parallel", "from_first", "gathered", "here", "launch", "local_device",
+__all__ = ["begin", "clock", "data_parallel", "from_first", "gathered", "here", "is_lost", "launch", "local_device",
            "once", "rank", "share_first", "share_mean", "together", "warn_if_alone", "world"]
 
 FAILED = re.compile(r"\b(gloo|nccl)\b|connection (was )?(closed|reset|refused)|timed? ?out|broken pipe", re.IGNORECASE)
-TORCHS_LOGS = [f"torch.{name}" for name in ("multiprocessing.spawn", "distributed.elastic.multiprocessing.api",
-                                            "distributed.elastic.agent.server.api")]
 
 
 @dataclass
@@ -49,7 +51,6 @@ class Here:
 
 
 here = Here()
-clock: Callable[[], float] = time.monotonic     # seconds; in a group all processes read the same
 
 
 def rank() -> int:
@@ -80,10 +81,19 @@ def local_device() -> int:
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
+def clock() -> float:
+    """Seconds; in a group all processes read the same."""
+    return here.now if here.joined else time.monotonic()
+
+
+def is_lost(error: BaseException | None) -> bool:
+    """Whether the error is that of a connection to another process."""
+    return isinstance(error, ConnectionError) or isinstance(error, RuntimeError) and bool(FAILED.search(str(error)))
+
+
 def begin(timeout: float) -> bool:
     """Join the processes that torchrun has started; whether there are any. `timeout`: the seconds that one waits for
     another. RuntimeError for a machine with fewer GPUs than processes."""
-    global clock
     if here.joined or not (dist.is_available() and {"RANK", "WORLD_SIZE"} <= {*os.environ} or dist.is_initialized()):
         return here.joined
     gpu, limit = torch.cuda.is_available(), timedelta(seconds=timeout)
@@ -98,36 +108,28 @@ def begin(timeout: float) -> bool:
         here.store = dist.PrefixStore(_common_name(store, number, size, timeout), store)  # type: ignore[attr-defined]
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", store=here.store, rank=number,
                                 world_size=size, timeout=limit)
-        atexit.register(_leave)
-        here.store.set(f"process {number}", f"{socket.gethostname()} {os.getpid()}")
+        atexit.register(lambda: dist.destroy_process_group() if dist.is_initialized() else None)
     here.rank, here.world, here.timeout, here.joined = dist.get_rank(), dist.get_world_size(), timeout, True
-    here.now, clock = 0.0, lambda: here.now
     return True
 
 
 def _common_name(store: Any, number: int, size: int, timeout: float) -> str:
     """A name that the processes of this start share: torchrun's store outlives a restart, and would give addresses of
     processes that are gone; and machines count their restarts each for itself."""
-    mine = uuid.uuid4().hex
-    if number:      # process 0 may find what an earlier process of this number has left, so it goes on until all answer
+    mine, others, until = uuid.uuid4().hex, range(1, size), time.monotonic() + timeout
+    if number:
         store.set(f"process {number} is", mine)
         name = str(store.get(f"{mine} belongs to").decode())    # waits
         store.set(f"{name} has {number}", "")
         return name
-    missing, until = [*range(1, size)], time.monotonic() + timeout
-    while missing:
-        for other in filter(lambda other: store.check([f"process {other} is"]), missing):
-            store.set(f"{store.get(f'process {other} is').decode()} belongs to", mine)
-        missing = [other for other in missing if not store.check([f"{mine} has {other}"])]
-        if missing and time.monotonic() > until:
+    while missing := [other for other in others if not store.check([f"{mine} has {other}"])]:
+        for other in missing:   # again and again: it may be what an earlier process of this number has left
+            if store.check([f"process {other} is"]):
+                store.set(f"{store.get(f'process {other} is').decode()} belongs to", mine)
+        if time.monotonic() > until:
             raise RuntimeError(f"process {missing[0]} has not come within {timeout:g} s")
         time.sleep(0.005)
     return mine
-
-
-def _leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def gathered(x: Any) -> list[Any]:
@@ -136,10 +138,9 @@ def gathered(x: Any) -> list[Any]:
     >>> gathered("a")
     ['a']
     """
-    if not here.joined:
-        return [x]
-    found: list[Any] = [None] * here.world
-    dist.all_gather_object(found, x)
+    found = [x] * here.world
+    if here.joined:
+        dist.all_gather_object(found, x)
     return found
 
 
@@ -151,16 +152,13 @@ def from_first(x: Any) -> Any:
     """
     if not here.joined:
         return x
-    held: list[Any] = [None]
+    buffer = io.BytesIO()
     if here.rank == 0:
-        buffer = io.BytesIO()
         torch.save(x, buffer)
-        held = [buffer.getvalue()]
+    held = [buffer.getvalue()]
     dist.broadcast_object_list(held, src=0)
-    if here.rank == 0:
-        return x
     # what is on process 0's GPU comes to this process's own
-    return torch.load(io.BytesIO(held[0]), weights_only=False, map_location=None if not torch.cuda.is_available() else {
+    return x if here.rank == 0 else torch.load(io.BytesIO(held[0]), weights_only=False, map_location={
         "cuda:0": f"cuda:{local_device()}"})
 
 
@@ -170,23 +168,16 @@ def once(learn: Any, action: Callable[[], Any], shared: bool = True) -> Any:
     if not together(learn):
         return action()
     result = error = None
-    if here.rank == 0:
-        try:
-            result = action()
-        except Exception as e:
-            error = e
-    failed, value = from_first((_sendable(error), result if shared else None))
+    try:
+        result = action() if here.rank == 0 else None
+    except Exception as e:
+        error = e
+    # errors of other classes may be such that they cannot be pickled
+    sent = error if type(error).__module__ == "builtins" else RuntimeError(f"{type(error).__name__}: {error}")
+    failed, value = from_first((sent, result if shared else None))
     if failed is not None:
         raise error or failed
     return result if here.rank == 0 else value
-
-
-def _sendable(error: Exception | None) -> Exception | None:
-    try:
-        pickle.loads(pickle.dumps(error))
-        return error
-    except Exception:   # some classes of errors cannot be pickled
-        return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 @torch.no_grad()
@@ -208,10 +199,9 @@ def data_parallel(model: torch.nn.Module) -> DistributedDataParallel:
 
 def share_mean(learn: Any, tensors: list[torch.Tensor]) -> None:
     """Make each tensor the mean of those of all processes, in place."""
-    if together(learn):
-        for t in tensors:
-            dist.all_reduce(t)
-            t /= here.world
+    for t in tensors if together(learn) else []:
+        dist.all_reduce(t)
+        t /= here.world
 
 
 def warn_if_alone(learn: Any) -> None:
@@ -236,65 +226,60 @@ def launch(train: Callable[..., Any], nproc: int, *args: Any) -> Any:
     >>> launch(world, nproc=1)
     1
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
     if not callable(train) or not isinstance(nproc, int) or nproc < 1:
         raise TypeError(f"launch(train, nproc) takes a function and a number of processes, not {train!r} and {nproc!r}")
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         raise RuntimeError("this process has used a GPU already, so that copies of it cannot: restart the kernel, and "
                            "make data and learner in the function that is launched")
-    config = LaunchConfig(1, 1, nproc, run_id=uuid.uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
-                          max_restarts=0, monitor_interval=0.1, start_method="fork")
-    handlers = [(number, signal.getsignal(number)) for number in signal.valid_signals()]
-    levels = {log: log.level for log in map(logging.getLogger, TORCHS_LOGS)}
-    for log in levels:
-        log.setLevel(logging.CRITICAL)      # what they say of a process that fails is in the error
-    gc.collect()    # copies of a store that is left from an earlier launch cannot be closed
-    try:
-        found = elastic_launch(config, _Process(train))(*args)[0]
-        return None if found is None else pickle.loads(found)
-    except SignalException as e:
-        raise KeyboardInterrupt if e.sigval == signal.SIGINT else SystemExit(128 + e.sigval) from None
-    except ChildFailedError as e:
-        said = [(number, str(f.message["message"]) if isinstance(f.message, dict) else f"exit status {f.exitcode}")
-                for number, f in sorted(e.failures.items(), key=lambda item: item[1].timestamp)]
-        number, message = next((f for f in said if not FAILED.search(f[1])), said[0])
-        reason = re.search(r"process \d+ (ended|is gone|did not answer) .*", message, re.DOTALL)
-        error = RuntimeError(reason[0] if reason else f"process {number} ended: {message}")
-        if isinstance(said_of := e.failures[number].message, dict) and not reason:
-            error.add_note(f"in process {number}: {said_of['extraInfo']['py_callstack']}")
-        raise error from None
-    finally:
-        for log, level in levels.items():
-            log.setLevel(level)
-        for number, handler in handlers:    # torch leaves its own in their places
-            if signal.getsignal(number) is not handler:
-                signal.signal(number, handler)
-
-
-class _Process:
-    """What runs in a launched process."""
-    def __init__(self, train: Callable[..., Any]) -> None:
-        self.train, self.__qualname__, self.__name__ = train, "train", "train"
-
-    def __call__(self, *args: Any) -> Any:
-        from torch.distributed.elastic.multiprocessing.errors import record
-        gc.freeze()     # what is the launching process's own is not taken apart here
-        torch.set_num_threads(1)    # as torchrun; and threads do not survive a fork
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)   # the agent's handlers are not this process's
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        return record(self.work)(*args)
-
-    def work(self, *args: Any) -> Any:
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        port = s.getsockname()[1]
+    with tempfile.TemporaryDirectory() as name:
+        said = [Path(name) / f"{number}" for number in range(nproc)]
+        started: Any = start_processes(  # type: ignore[no-untyped-call]
+            _work, (train, args, said, port), nproc, join=False, start_method="fork").processes
+        failed = None
         try:
-            result = self.train(*args)
-        except RuntimeError as e:
-            if FAILED.search(str(e)) and hasattr(e, "__notes__"):
-                raise RuntimeError(e.__notes__[-1]) from e      # what has become of the other one
-            raise
-        try:    # bytes: memory of a tensor that is shared would end with this process
-            return pickle.dumps(result) if os.environ["RANK"] == "0" else None
-        except Exception as e:
-            raise TypeError(f"the function that is launched must return what can be pickled, not a "
-                            f"{type(result).__name__} ({e})") from None
+            while failed is None and (alive := [p.sentinel for p in started if p.is_alive()]):
+                wait(alive)
+                failed = next((number for number, p in enumerate(started) if p.exitcode), None)
+        finally:
+            for p in started:
+                p.terminate()   # a fit ends after the batch at hand
+            until = time.monotonic() + 10
+            for p in started:
+                p.join(max(0.0, until - time.monotonic()))
+                p.kill()
+                p.join()
+        number = failed or 0
+        found, error = pickle.loads(said[number].read_bytes()) if said[number].exists() else (
+            None, RuntimeError(f"process {number} ended: exit status {started[number].exitcode}"))
+    if error is not None:
+        raise error
+    return found
+
+
+def _work(number: int, train: Callable[..., Any], args: tuple[Any, ...], said: list[Path], port: int) -> None:
+    """What runs in a launched process, which leaves its result or its error in a file."""
+    gc.freeze()     # what is the launching process's own is not taken apart here
+    torch.set_num_threads(1)    # as torchrun; and threads do not survive a fork
+    os.environ.update(RANK=f"{number}", LOCAL_RANK=f"{number}", WORLD_SIZE=f"{len(said)}", MASTER_ADDR="localhost",
+                      MASTER_PORT=f"{port}")
+    try:
+        result = pickle.dumps((None, None))
+        found = train(*args)
+        if number == 0:
+            try:    # bytes: memory of a tensor that is shared would end with this process
+                result = pickle.dumps((found, None))
+            except Exception as e:
+                raise TypeError(f"the function that is launched must return what can be pickled, not a "
+                                f"{type(found).__name__} ({e})") from None
+    except BaseException as e:
+        # of one that has lost a connection, what has become of the other one
+        about = e.__notes__[-1] if is_lost(e) and hasattr(e, "__notes__") else (
+            f"process {number} ended: {type(e).__name__}: {e}")
+        error = RuntimeError(about)
+        error.add_note(f"in process {number}: {traceback.format_exc()}")
+        said[number].write_bytes(pickle.dumps((None, error)))
+        sys.exit(1)
+    said[number].write_bytes(result)
