@@ -6,7 +6,6 @@ import inspect
 import signal
 import time
 import zlib
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,14 +22,11 @@ from .failures import explain
 from .same_run import differences, named, settings
 from .signatures import listeners
 from .state import Changes, State
-from .utils import params_of, read_numbers, rng_state, set_rng_state, tensors_in, to_detach, to_device, weighted_mean
+from .utils import params_of, read_numbers, rng_state, set_rng_state, to_detach, to_device, weighted_mean
 
 __all__ = ["Exchange", "begin_alike", "first_of_all", "in_turns", "share_validation"]
 
-LAG = 8     # batches after which a GPU's numbers have long arrived, so that reading them does not wait
-STOPS = ("stop_epoch", "stop_training", "skip_validate")
-DECISIONS = (*STOPS, "n_epochs", "skip_bwd", "skip_step", "skip_zero")
-SIGNALS = {"SIGINT": 1.0, "SIGTERM": 1e5, "SIGUSR1": 1e10}     # summed over fewer than 1e5 processes
+SIGNALS = ("SIGUSR1", "SIGTERM", "SIGINT")
 
 
 class Exchange:
@@ -39,23 +35,20 @@ class Exchange:
 
     The sum is on its way during the backward pass, which counts in units of the batch size; `end` says what its
     gradients then lack. It is waited for before only where a callback reads the weight of the whole batch there, or
-    where there are gradients already, to which those of this batch are added.
+    where there are gradients already, to which those of this batch are added. On a GPU nothing waits for loss and
+    weight; all else is summed by the CPUs.
     """
 
     def __init__(self, learn: Any) -> None:
         self.learn = learn
         self.loss: Any = None       # of the whole batch
-        self.whole: Any = None      # its weight; None: the loss is a sum
-        self.weight: Any = None     # of this process's part, 0 where no sample is this process's
+        self.weight: Any = None     # its weight; None: the loss is a sum
+        self.mine: Any = None       # the weight of this process's part, 0 where no sample is this process's
         self.unit: Any = None       # in which the backward pass counts
         self.factor: Any = None     # of this process's loss, so that the mean of all processes' gradients is right
-        self.under_way: Any = None
-        self.agreed: tuple[bool, ...] = (False, False, False)
+        self.under_way = False
         self.given = False          # a callback has returned another weight
-        self.skipped = 0.0          # what the batch before has skipped, as a part of one
-        self.who: dict[str, str] = {}
-        self.odd: Any = None        # what of this process does not agree with the others
-        self.unread: deque[Any] = deque()
+        self.decided: dict[Any, str] = {}   # by callbacks since the last sum
         self.is_read = any("last_weight" in _fields(handler) for cb, handler, _ in
                            learn.handler.of_callbacks["backward_begin"] if cb is not learn.distributed)
         take, s = learn.handler._take, learn.handler.state
@@ -63,114 +56,79 @@ class Exchange:
         def taking(callback: Any, event: str, changes: Any) -> None:
             take(callback, event, changes)
             self.given |= "last_weight" in changes and callback is not learn.distributed
-            self.who.update({key: f"{type(callback).__name__} returned {key}, epoch {s.epoch}, batch {s.num_batch}"
-                             for key, value in changes.items() if key in DECISIONS and value})
+            self.decided.update({
+                (key, value): f"{type(callback).__name__} returned {key}, epoch {s.epoch}, batch {s.num_batch}"
+                for key, value in changes.items() if key.startswith(("stop_", "skip_", "n_epochs")) and value})
         learn.handler._take = taking    # the handler is this run's own
 
-    def begin(self, loss: Tensor, weight: Any, update: int, nothing: bool) -> Any:
+    def begin(self, loss: Tensor, weight: Any, nothing: bool) -> Any:
         """Send what this process has of a batch. Returns the weight of the whole batch if that is waited for, else
         `weight`. nothing: no sample is this process's."""
-        self.given = False
-        self.weight = 0.0 if nothing else 1.0 if weight is None else weight
-        self.under_way = self._send(loss, self.weight, update + self.skipped), weight, loss.dtype
-        self.who = {key: said for key, said in self.who.items() if key in STOPS}    # those are agreed on later
+        self.given, self.loss, self.weight, self.under_way = False, loss, weight, True
+        self.mine = 0.0 if nothing else 1.0 if weight is None else weight
         self.unit = 1.0 if weight is None else self.learn.data.batch_size or 1.0
+        self._send(loss, self.mine)
         if self.is_read or loss.is_cuda or any(p.grad is not None for p in params_of(self.learn)):
             self._arrive()
-            weight = self.whole
-            self.unit = self.unit if weight is None else weight
+            self.unit = 1.0 if weight is None else self.weight
         if loss.is_cuda:
-            unit = self.unit.clamp_min(1e-300) if isinstance(self.unit, Tensor) else self.unit
-            self.factor = self.weight * processes.world() / unit
+            self.factor = self.mine * here.world / (self.unit.clamp_min(1e-300) if weight is not None else 1.0)
         else:
-            self.factor = float(self.weight) * processes.world() / float(self.unit or 1.0)
-        return weight
+            self.factor = float(self.mine) * here.world / float(self.unit or 1.0)
+        return self.weight
 
-    def end(self) -> tuple[Any, Any]:
-        """The weight of the whole batch, and what the gradients are to be multiplied by."""
-        if self.under_way is not None:
+    def end(self) -> float:
+        """What the gradients are to be multiplied by; `weight` is then that of the whole batch."""
+        waited = not self.under_way
+        if not waited:
             self._arrive()
-        self._raise_if_odd()
-        same = self.whole is None or self.unit is self.whole
-        return self.whole, 1.0 if same else float(self.unit / (self.whole or 1.0))
+        self._refuse_if_odd()   # here, where all processes can answer
+        return 1.0 if waited or self.weight is None else float(self.unit / (self.weight or self.unit))
 
-    def agree(self, number: float, meet: bool, *stops: bool) -> None:
-        """An error where this process has decided to stop and another has not. (That one sends its sum of the next
-        batch, unless all `meet`: it counts as the answer.) number: the same in all, if they have stepped and skipped
-        alike; it is compared here if all meet, else with the next sum."""
-        self.skipped = number % 1
-        if meet or stops != self.agreed:
-            nothing = torch.zeros((), device=self.learn.data.device)
-            self._take_in(*self._send(nothing, 0.0, number, stops != self.agreed, meet))
-            self._raise_if_odd()
-            self.agreed, self.who = (False, *stops[1:]), {}
+    def agree(self, alone: bool = False) -> None:
+        """An error where the processes have not decided alike since the last sum. alone: this one leaves the epoch, and
+        one that does not sends its sum of the next batch, which counts as the answer."""
+        self._send(torch.zeros((), device=self.learn.data.device), 0.0)
+        self._receive()
+        self._refuse_if_odd(alone)
 
-    def pass_over(self) -> None:
-        """This process skips a backward pass, in which others may wait for its gradients: they get zeros, and the next
-        sum finds who has skipped. What has been accumulated is added up."""
-        learn = self.learn
-        params, spread = [p for p in learn.model.parameters() if p.requires_grad], learn.parallel is None
-        if spread or learn.parallel.require_backward_grad_sync:
-            before, roots = [p.grad for p in params], params
-            if spread:  # the others wait in the layers
-                learn.opt.zero_grad()
-                roots = [t for t in tensors_in(learn.handler.state.last_output) if t.requires_grad]
-            torch.autograd.backward(roots, [torch.zeros_like(t) for t in roots])
-            for p, grad in zip(params, before, strict=True):
-                p.grad = grad if spread or grad is None else p.grad
-
-    def _send(self, loss: Tensor, weight: Any, number: float, stopped: bool = False, meet: bool = False) -> Any:
-        heard = _heard(self.learn)
-        numbers = [SIGNALS[signal.Signals(heard).name] if heard else 0.0,
-                   0.0 if processes.rank() else time.monotonic(), number, float(stopped)]
+    def _send(self, loss: Tensor, weight: Any) -> None:
+        s, heard = self.learn.handler.state, getattr(getattr(self.learn, "interruption", None), "heard", None)
+        self.number = zlib.crc32(repr((s.update, sorted(self.decided))).encode())
+        self.said, self.decided = self.decided, {}
+        numbers = [self.number, 0.0 if here.rank else time.monotonic(),
+                   *(heard == getattr(signal, name, -1) for name in SIGNALS)]   # Windows has no SIGUSR1
         if loss.is_cuda:    # without waiting for it
-            loss, weight, *rest = (_on_gpu(x, loss) for x in (loss, weight, *numbers))
-            sent = torch.stack([torch.where(weight != 0, loss * weight, 0.0), weight, *rest])
+            mine = torch.zeros_like(loss, dtype=torch.float64) + weight
+            sums = [torch.stack([torch.where(mine != 0, loss * mine, 0.0), mine])]
         else:
-            sent = torch.tensor([float(loss) * float(weight) if weight else 0.0, weight, *numbers], dtype=torch.float64)
-        return sent, dist.all_reduce(sent, async_op=True), number, stopped, meet, self.who
+            sums, numbers = [], [float(loss) * float(weight) if weight else 0.0, weight, *numbers]
+        self.sent = [*sums, torch.tensor(numbers, dtype=torch.float64)]
+        self.work = [dist.all_reduce(t, async_op=True) for t in self.sent]
+
+    def _receive(self) -> Tensor:
+        for work in reversed(self.work):
+            work.wait()
+        number, here.now, *heard = self.sent[-1].tolist()[-2 - len(SIGNALS):]
+        self.odd = number != self.number * here.world
+        for name in (name for name, n in zip(SIGNALS, heard, strict=True) if n):
+            self.learn.interruption.take(getattr(signal, name))
+        return self.sent[0][:2]
 
     def _arrive(self) -> None:
-        sending, mine, dtype = self.under_way
-        self.under_way, total = None, self._take_in(*sending)
-        self.whole = total[1] if isinstance(mine, Tensor) or total.is_cuda else float(total[1])
-        self.whole = None if mine is None else self.whole
-        self.loss = (total[0] if mine is None else total[0] / total[1]).to(dtype)
+        total, weight = self._receive()
+        self.under_way = False
+        mean = total if self.weight is None else torch.where(weight != 0, total / weight, self.loss)
+        self.loss = mean.to(self.loss.dtype)
+        if self.weight is not None:
+            self.weight = weight if isinstance(self.weight, Tensor) or weight.is_cuda else float(weight)
 
-    def _take_in(self, sent: Tensor, work: Any, *mine: Any) -> Tensor:
-        work.wait()
-        if not sent.is_cuda:
-            self._read(sent, *mine)
-            return sent
-        host = torch.empty(sent.shape, dtype=sent.dtype, pin_memory=True).copy_(sent, non_blocking=True)
-        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        arrived.record()
-        self.unread.append((host, arrived, *mine))
-        _, stopped, meet, _ = mine
-        while len(self.unread) > (0 if stopped or meet else LAG):
-            host, arrived, *was = self.unread.popleft()
-            arrived.synchronize()
-            self._read(host, *was)
-        return sent
-
-    def _read(self, sent: Tensor, number: float, stopped: bool, meet: bool, who: dict[str, str]) -> None:
-        _, _, heard, now, numbers, n_stopped = sent.tolist()
-        here.now = now
-        if n_stopped not in (0, processes.world()) or numbers != number * processes.world():
-            if n_stopped and not stopped and not meet:  # the one that stops says so, see `explain`
-                raise ConnectionError("another process has stopped")
-            self.odd = {*who.values()}, f"step {number:g}", bool(n_stopped) and not meet
-        if heard:
-            name = next(name for name, number in reversed(SIGNALS.items()) if heard >= number)
-            self.learn.interruption.take(getattr(signal, name))
-
-    def _raise_if_odd(self) -> None:
-        """Where all processes can answer, unless one stops `alone`: after a backward pass, or a sum of all."""
-        if self.odd is None:
+    def _refuse_if_odd(self, alone: bool = False) -> None:
+        if not self.odd:
             return
-        (mine, step, alone), s = self.odd, self.learn.handler.state
-        sent = mine, f"{step}, epoch {s.epoch}, batch {s.num_batch}"
-        every = {processes.rank(): sent} if alone else dict(enumerate(processes.gathered(sent)))
+        s = self.learn.handler.state
+        mine = {*self.said.values()}, f"step {s.update}, epoch {s.epoch}, batch {s.num_batch}"
+        every = {here.rank: mine} if alone else dict(enumerate(processes.gathered(mine)))
         by_all = set() if alone else set.intersection(*(who for who, _ in every.values()))
         said = {i: " and ".join(sorted(who - by_all)) for i, (who, _) in every.items() if who - by_all}
         said = said or {i: place for i, (_, place) in every.items()}
@@ -213,23 +171,15 @@ class _Together(Callback):
     def on_epoch_end(self) -> Changes:
         losses, weights = (read_numbers([kept[i] for kept in self.kept]).tolist() for i in (0, 1))
         columns = [to_detach(m.batches) for m in self.averaged]
-        found = merged(self.learn, list(zip(losses, weights, (kept[2] for kept in self.kept),
-                                            *columns, strict=True)))
+        found = merged(self.learn, list(zip(losses, weights, (kept[2] for kept in self.kept), *columns, strict=True)))
         device, self.kept = self.learn.data.device, []
         for i, metric in enumerate(self.averaged):
             metric.batches = to_device([batch[3 + i] for batch in found], device)
         for batch in found:
             self.handler.fields.update(zip(self.fields, to_device(batch[2], device), strict=True))
             self.handler.fire("batch_end", {"batch_end": self.replayed})
-        if heard := max(processes.gathered(_heard(self.learn))):
-            self.learn.interruption.take(heard)
         mean = weighted_mean(*(torch.tensor([batch[i] for batch in found], dtype=torch.float64) for i in (0, 1)))
         return {"last_metrics": [mean]}
-
-
-def _heard(learn: Any) -> int:
-    """The signal that is to end the run, and that this process alone knows of; 0: none."""
-    return getattr(getattr(learn, "interruption", None), "heard", None) or 0
 
 
 def share_validation(learn: Any, handler: Any) -> None:
@@ -240,11 +190,6 @@ def share_validation(learn: Any, handler: Any) -> None:
     metrics["batch_end"] = [found for found in metrics["batch_end"] if found[0] not in replayed]
     handler.of_metrics = metrics
     handler.of_all = {event: metrics[event] + handler.of_callbacks[event] for event in metrics}
-
-
-def _on_gpu(x: Any, like: Tensor) -> Tensor:
-    return x.to(like.device, torch.float64) if isinstance(x, Tensor) else torch.full(
-        (), x, dtype=torch.float64, device=like.device)
 
 
 def _compare(learn: Any, without: tuple[str, ...]) -> None:

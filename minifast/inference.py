@@ -119,7 +119,7 @@ def predictions(learn: Any, dl: Any, activ: Callable[[Any], Any] | None = None, 
         activ = lambda output: own(output) if isinstance(output, Tensor) or not known else output
     collect = _Collect(unreduced(learn.loss_func) if with_loss else _no_loss, activ,
                        None if n_batch is None else positive_int("n_batch", n_batch), with_outputs)
-    bare = SimpleNamespace(model=learn.model, loss_func=_no_loss)  # the targets of test data are none
+    bare = SimpleNamespace(model=learn.model, parallel=None, loss_func=_no_loss)  # the targets of test data are none
     run(learn, dl, [], collect, bare, collect.n_batch)
     kept = collect.kept if n_batch == 1 else merged(learn, collect.kept)
     if not kept:

@@ -1,6 +1,7 @@
 """The loop: a training batch, a validation batch, validate, fit. `state.py` draws it.
 
-`learn` has `model`, `loss_func`, `opt` and `data`. Each is read on each use: a callback may replace it during a run.
+`learn` has `model`, `parallel` (the model of several processes, or None), `loss_func`, `opt` and `data`. Each is read
+on each use: a callback may replace it during a run.
 """
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def forward(learn: Any, handler: CallbackHandler, batch: Any) -> torch.Tensor:
     s.last_input, s.last_target = batch
     s.last_output, s.last_loss, s.stop_epoch = None, None, False
     fire("batch_begin")
-    s.last_output = run_model(learn.model, s.last_input)
+    s.last_output = run_model(learn.parallel or learn.model, s.last_input)
     fire("loss_begin")
     loss = one_number(learn.loss_func(s.last_output, *listify(s.last_target)))
     s.last_weight = batch_weight(learn.loss_func, s.last_output, s.last_target, s.last_input, loss)

@@ -24,9 +24,8 @@ class Order(IntEnum):
     AVERAGE = 50            # puts the own weights back, after those that save the measured ones (0)
     PRECISION = 99          # scales the complete loss, and unscales the complete gradients
     CLIPPING = 100          # clips true gradients
-    AGREEMENT = 998         # looks whether all processes have decided alike, before a checkpoint is written
+    AGREEMENT = 998         # weighs a process's loss; looks whether all have decided alike, before a checkpoint
     GUARD = 999             # looks at the numbers, before a checkpoint would be written in vain
     CHECKPOINT = 1000       # writes what all the others have made of the batch
     INTERRUPTION = 1001     # ends the run, after the checkpoint is written
     PROBE = 2000            # looks at what all the others have made of the batch
-    MODEL_OF_ALL = 3000     # puts the model of all processes in the model's place, after others have read that

@@ -23,7 +23,7 @@ def a_run(n_train=2, n_valid=1, epochs=1, callbacks=(), metrics=(), **state):
     batch = lambda i: (torch.full((3, 2), float(i + 1)), torch.zeros(3, 1))
     data = SimpleNamespace(train_dl=Batches(map(batch, range(n_train))), valid_dl=Batches(map(batch, range(n_valid))),
                            empty_val=n_valid == 0)
-    learn = SimpleNamespace(model=model, loss_func=nn.functional.mse_loss, data=data,
+    learn = SimpleNamespace(model=model, parallel=None, loss_func=nn.functional.mse_loss, data=data,
                             opt=OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01)))
     s = State(n_epochs=epochs, pbar=Progress(1, silent=True), **state)
     return learn, CallbackHandler(callbacks, metrics, s)

@@ -23,7 +23,7 @@ def measured(metric, outputs: Tensor, targets: Tensor, bs: int) -> float:
     """The metric's column after a validation over batches of `bs`, the last one smaller."""
     handler = CallbackHandler(metrics=[as_metric(metric)])
     handler.state.pbar = SimpleNamespace(track=lambda dl, **_: dl)
-    learn = SimpleNamespace(model=nn.Identity(), loss_func=lambda output, target: output.float().mean())
+    learn = SimpleNamespace(model=nn.Identity(), parallel=None, loss_func=lambda output, target: output.float().mean())
     validate(learn, handler, list(zip(outputs.split(bs), targets.split(bs), strict=True)))
     return handler.state.last_metrics[1]
 

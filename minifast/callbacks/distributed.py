@@ -10,13 +10,12 @@ from ..batches import Share, Turns
 from ..callback import LearnerCallback
 from ..distributed import rank, world
 from ..exchange import Exchange, begin_alike, share_validation
-from ..failures import explain
 from ..order import Order
 from ..progress import say
 from ..sharded import shard_model, synchronise_batch_norm
 from ..state import Changes
 from ..torch_private import multiply_all_
-from ..utils import params_of, rng_state, set_rng_state, smoothed, tensors_in
+from ..utils import params_of, smoothed
 from .agreement import Agreement
 
 if TYPE_CHECKING:
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 __all__: list[str] = []     # `learn.to_distributed` is how to use them
 
 
-# The model of all processes (`learn.parallel`) takes the model's place for the forward pass of training batches only,
-# so that names, hooks, files and layer groups are those of the model. Validation runs the model itself.
+# The model of all processes, `learn.parallel`, runs the forward pass; the model itself stays in its place, so that
+# names, hooks, files and layer groups are those of the model.
 class Distributed(LearnerCallback):
     """Makes one batch of the processes' parts, before other callbacks read it. For its arguments see `join`."""
 
@@ -57,29 +56,22 @@ class Distributed(LearnerCallback):
     def wrap(self) -> None:
         """Begin to train the parameters that the optimizer now has."""
         learn = self.learn
-        self.opt, model = learn.opt, learn.model
-        self.buffers: Any = [b for b in model.buffers() if b.is_floating_point()]
-        learn.parallel = None if self.shard else processes.data_parallel(model)
+        self.opt = learn.opt
+        self.buffers: Any = [b for b in learn.model.buffers() if b.is_floating_point()]
+        learn.parallel = None if self.shard else processes.data_parallel(learn.model)
         processes.share_first(self.buffers)
 
     def on_batch_begin(self, train: bool, smooth_loss: Tensor | None) -> None:
         self.before = smooth_loss if train else None
 
-    def on_loss_begin(self, train: bool) -> None:
-        if train and self.learn.parallel is not None:
-            self.learn.model = self.learn.parallel.module
-
-    def on_backward_begin(self, last_loss: Tensor, last_weight: Any, num_batch: int, update: int) -> Changes:
+    def on_backward_begin(self, last_loss: Tensor, last_weight: Any, num_batch: int) -> Changes:
         nothing = self.learn.data.train_dl.has_nothing(num_batch)
-        return {"last_weight": self.exchange.begin(last_loss.detach(), last_weight, update, nothing)}
+        return {"last_weight": self.exchange.begin(last_loss.detach(), last_weight, nothing)}
 
-    def on_backward_end(self, skip_bwd: bool) -> Changes | None:
-        if skip_bwd:
-            self.exchange.pass_over()
-        weight, lacking = self.exchange.end()
-        if lacking != 1 and not skip_bwd:
+    def on_backward_end(self) -> Changes | None:
+        if (lacking := self.exchange.end()) != 1:
             multiply_all_([p.grad for p in params_of(self.learn) if p.grad is not None], lacking)
-        return None if self.exchange.given else {"last_weight": weight}
+        return None if self.exchange.given else {"last_weight": self.exchange.weight}
 
     def on_step_end(self) -> None:
         processes.share_first(self.buffers)
@@ -88,61 +80,16 @@ class Distributed(LearnerCallback):
         if not train:
             return None
         loss, state = self.exchange.loss, self.learn.handler.state
-        state.smooth_loss = smoothed(self.before, loss, iteration, self.exchange.whole)     # None: nothing has counted
+        state.smooth_loss = smoothed(self.before, loss, iteration, self.exchange.weight)    # None: nothing has counted
         return {"last_loss": loss}
-
-    def on_train_end(self, n_epochs: int, exception: BaseException | None, epoch: int, num_batch: int) -> None:
-        if not n_epochs:
-            return
-        for dl in (learn := self.learn).data.dls:
-            dl.set_part(None)
-        if learn.parallel is not None:
-            learn.model, learn.parallel = learn.parallel.module, None
-        self.before = self.exchange = None
-        if exception is None:
-            try:    # what is drawn from here on is the same in all processes
-                set_rng_state(processes.from_first(rng_state(cuda=False)))
-            except RuntimeError as e:   # in another one a metric has failed just now; what is raised here gets a note
-                exception = learn.handler.state.exception = e
-        if exception is not None:
-            explain(exception, f"epoch {epoch}, batch {num_batch}")
-        processes.here.runs += 1
-
-
-class ModelOfAll(LearnerCallback):
-    """Puts the model of all processes in the model's place, and weighs this process's loss. learn: the learner."""
-
-    _order = Order.MODEL_OF_ALL
-    compared = False
-
-    def on_train_begin(self, n_epochs: int) -> None:
-        if n_epochs and not self.learn.distributed.own_batches:     # here, when samplers have put theirs in place
-            self.learn.data.train_dl.set_part(Share(rank(), world()))
-
-    def on_batch_begin(self, train: bool, num_batch: int) -> None:
-        learn = self.learn
-        if train and learn.opt is not learn.distributed.opt:    # other parameters are trained now
-            learn.distributed.wrap()
-        if train and learn.parallel is not None:
-            learn.parallel.require_backward_grad_sync = all(
-                cb.will_step(num_batch) for cb in learn.handler.callbacks if hasattr(cb, "will_step"))
-            learn.model = learn.parallel
-
-    def on_backward_begin(self, last_loss: Tensor, last_output: Any) -> Changes | None:
-        factor = self.learn.distributed.exchange.factor
-        if isinstance(factor, float) and factor == 1:
-            return None
-        if isinstance(factor, float) and factor == 0:   # its loss may be no number; the others wait for gradients
-            return {"last_loss": sum(t.sum() * 0 for t in tensors_in(last_output) if t.requires_grad)}
-        return {"last_loss": last_loss * factor}
 
 
 def join(learn: Learner, shard: bool, timeout: float, sync_bn: bool, own_batches: bool) -> Learner:
     """See `Learner.to_distributed`."""
     if not processes.begin(timeout):
         return learn
-    learn.callbacks = [cb for cb in learn.callbacks if not isinstance(cb, (Distributed, Agreement, ModelOfAll))]
-    learn.callbacks += [Distributed(learn, shard, own_batches), Agreement(learn), ModelOfAll(learn)]
+    learn.callbacks = [cb for cb in learn.callbacks if not isinstance(cb, (Distributed, Agreement))]
+    learn.callbacks += [Distributed(learn, shard, own_batches), Agreement(learn)]
     for change in [synchronise_batch_norm] * sync_bn + [shard_model] * shard:
         change(learn)
     if not learn.silent and not own_batches and (bs := learn.data.batch_size):

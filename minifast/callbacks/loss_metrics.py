@@ -58,7 +58,7 @@ class LossMetrics(LearnerCallback):
             values = [self.loss_func.metrics[name] for name in self.names]
             self.parts.append([v.detach() if isinstance(v, Tensor) else v for v in values])
             if train and together(self.learn) and last_weight is not None:  # of this process's part of the batch
-                last_weight = self.learn.distributed.exchange.weight
+                last_weight = self.learn.distributed.exchange.mine
             self.weights.append(last_weight)
 
     def on_epoch_end(self, last_metrics: list[Any]) -> Changes:
