@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import gc
-import inspect
 import io
 import os
 import pickle
@@ -29,9 +28,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
-from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["begin", "clock", "data_parallel", "from_first", "gathered", "here", "is_lost", "launch", "local_device",
+__all__ = ["begin", "clock", "from_first", "gathered", "here", "is_lost", "launch", "local_device",
            "once", "rank", "share_first", "share_mean", "together", "warn_if_alone", "world"]
 
 FAILED = re.compile(r"\b(gloo|nccl)\b|connection (was )?(closed|reset|refused)|timed? ?out|broken pipe", re.IGNORECASE)
@@ -188,13 +186,6 @@ def share_first(tensors: list[torch.Tensor]) -> None:
         dist.broadcast(flat, src=0)
         for t, part in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
             t.copy_(part.view_as(t))
-
-
-def data_parallel(model: torch.nn.Module) -> DistributedDataParallel:
-    """The model of all processes: torch's. Buffers are shared by `share_first`."""
-    known = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters     # since torch 2.13
-    alone: dict[str, Any] = {"forward_sync_buffers" if known else "broadcast_buffers": False}
-    return DistributedDataParallel(model, **alone)
 
 
 def share_mean(learn: Any, tensors: list[torch.Tensor]) -> None:

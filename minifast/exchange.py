@@ -126,15 +126,14 @@ class Exchange:
     def _refuse_if_odd(self, alone: bool = False) -> None:
         if not self.odd:
             return
-        s = self.learn.handler.state
-        mine = {*self.said.values()}, f"step {s.update}, epoch {s.epoch}, batch {s.num_batch}"
-        every = {here.rank: mine} if alone else dict(enumerate(processes.gathered(mine)))
-        by_all = set() if alone else set.intersection(*(who for who, _ in every.values()))
-        said = {i: " and ".join(sorted(who - by_all)) for i, (who, _) in every.items() if who - by_all}
-        said = said or {i: place for i, (_, place) in every.items()}
-        lines = "; ".join(f"process {i}: {text}" for i, text in said.items())
-        raise RuntimeError(f"the processes have not decided alike. {lines}. A decision must be a function of numbers "
-                           "that all processes have, such as last_loss and smooth_loss after a batch, or last_metrics")
+        s, mine = self.learn.handler.state, {*self.said.values()}
+        every = [mine if i == here.rank else set() for i in range(here.world)] if alone else processes.gathered(mine)
+        by_all = set.intersection(*every)
+        lines = "; ".join(f"process {i}: {' and '.join(sorted(said - by_all))}" for i, said in enumerate(every)
+                          if said - by_all)
+        raise RuntimeError(f"the processes have not decided alike. {lines or f'This one is at step {s.update}'}. A "
+                           "decision must be a function of numbers that all processes have, such as last_loss and "
+                           "smooth_loss after a batch, or last_metrics")
 
 
 def _fields(handler: Any) -> set[str]:
@@ -150,13 +149,17 @@ class _Together(Callback):
     of all processes in order, as they are in one.
     """
 
-    def __init__(self, learn: Any, handler: Any, replayed: list[Any]) -> None:
-        self.learn, self.handler = learn, handler
-        self.replayed = listeners(replayed, Callback)["batch_end"]
-        self.averaged = [m for m in handler.metrics if m not in replayed]
-        read = set().union(*(_fields(cb.on_batch_end) for cb, *_ in self.replayed))
+    def __init__(self, learn: Any, handler: Any) -> None:
+        self.learn, self.handler, self.kept = learn, handler, list[Any]()
+        averages = (AverageMetric.on_batch_end, WholeSetMetric.on_batch_end)
+        self.averaged = [m for m in handler.metrics if getattr(type(m), "on_batch_end", None) in averages]
+        metrics = listeners([self, *handler.metrics], Callback)
+        self.replayed = [found for found in metrics["batch_end"] if found[0] not in [self, *self.averaged]]
+        metrics["batch_end"] = [found for found in metrics["batch_end"] if found not in self.replayed]
+        handler.of_metrics = metrics
+        handler.of_all = {event: metrics[event] + handler.of_callbacks[event] for event in metrics}
+        read = set().union(*(_fields(on_batch_end) for _, on_batch_end, _ in self.replayed))
         self.fields = sorted(read & {"last_input", "last_target", "last_output", "last_loss", "last_weight"})
-        self.kept: list[Any] = []
 
     def on_epoch_begin(self) -> None:
         self.kept = []
@@ -184,37 +187,30 @@ class _Together(Callback):
 
 def share_validation(learn: Any, handler: Any) -> None:
     """From now on what `handler` measures is of the batches of all processes. Its validations are taken in turns."""
-    averages = (AverageMetric.on_batch_end, WholeSetMetric.on_batch_end)
-    replayed = [m for m in handler.metrics if getattr(type(m), "on_batch_end", None) not in averages]
-    metrics = listeners([_Together(learn, handler, replayed), *handler.metrics], Callback)
-    metrics["batch_end"] = [found for found in metrics["batch_end"] if found[0] not in replayed]
-    handler.of_metrics = metrics
-    handler.of_all = {event: metrics[event] + handler.of_callbacks[event] for event in metrics}
-
-
-def _compare(learn: Any, without: tuple[str, ...]) -> None:
-    """ValueError if the processes train different things. Settings whose names begin with `without` may differ."""
-    mine = {**settings(learn), "callbacks": [*named(learn.handler)]}
-    every = processes.gathered({name: value for name, value in mine.items() if not name.startswith(without)})
-    for number, theirs in enumerate(every):
-        if wrong := differences(every[0], theirs):
-            text = "; ".join(wrong.values()).replace(" then", " in process 0").replace(" now", f" in process {number}")
-            raise ValueError(f"process {number} trains something else than process 0: {text}")
+    _Together(learn, handler)
 
 
 def begin_alike(learn: Any, own_batches: bool) -> None:
-    """A run begins: from the same settings, with the data and the random numbers of process 0."""
-    bs, world = learn.data.batch_size, processes.world()
+    """A run begins: from the same settings, with the data and the random numbers of process 0. ValueError if the
+    processes train different things. own_batches: their training data may differ."""
+    bs, world = learn.data.batch_size, here.world
     if bs is not None and bs < world and not own_batches:
         raise ValueError(f"bs={bs} is the size of the whole batch, and {world} processes need a sample each of it")
-    _compare(learn, without=("training", "sampler") if own_batches else ())
-    first = rng_state(cuda=False), [dl.state_dict() for dl in learn.data.dls], time.monotonic()
-    random, positions, here.now = processes.from_first(first)
+    mine = {**settings(learn), "callbacks": [*named(learn.handler)]}
+    compared = {name: value for name, value in mine.items()
+                if not (own_batches and name.startswith(("training", "sampler")))}
+    every = processes.gathered((compared, rng_state(cuda=False), [dl.state_dict() for dl in learn.data.dls],
+                                time.monotonic()))
+    first, random, positions, here.now = every[0]
+    for number, (theirs, *_) in enumerate(every):
+        if wrong := differences(first, theirs):
+            text = "; ".join(wrong.values()).replace(" then", " in process 0").replace(" now", f" in process {number}")
+            raise ValueError(f"process {number} trains something else than process 0: {text}")
     for dl, position in zip(learn.data.dls, positions, strict=True):
         dl.load_state_dict(position)
     set_rng_state(random)
-    if processes.rank():    # dropout draws others in each process
-        torch.manual_seed(zlib.crc32(random["torch"].numpy().tobytes(), processes.rank()))
+    if here.rank:   # dropout draws others in each process
+        torch.manual_seed(zlib.crc32(random["torch"].numpy().tobytes(), here.rank))
 
 
 def first_of_all(learn: Any, stage: int, text: str) -> str:

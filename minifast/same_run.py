@@ -187,7 +187,7 @@ def _traits(x: Any, depth: int) -> list[str]:
     if isinstance(x, ConcatDataset):
         return [trait for part in x.datasets for trait in _traits(part, depth + 1)]
     if isinstance(x, (str, bytes, Path)):
-        return ["/".join(Path(x).parts[-2:]) if isinstance(x, Path) else str(x)]
+        return ["/".join(x.parts[-2:]) if isinstance(x, Path) else str(x)]
     if isinstance(x, (list, tuple)):
         if all(isinstance(v, (str, Path, int)) for v in x):
             return [f"{len(x)}", _hash("\n".join(trait for v in x for trait in _traits(v, depth)))]

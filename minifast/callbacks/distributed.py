@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from .. import distributed as processes
 from ..batches import Share, Turns
@@ -58,7 +59,9 @@ class Distributed(LearnerCallback):
         learn = self.learn
         self.opt = learn.opt
         self.buffers: Any = [b for b in learn.model.buffers() if b.is_floating_point()]
-        learn.parallel = None if self.shard else processes.data_parallel(learn.model)
+        if not self.shard:
+            learn.parallel = DistributedDataParallel(learn.model)
+            learn.parallel.broadcast_buffers = False
         processes.share_first(self.buffers)
 
     def on_batch_begin(self, train: bool, smooth_loss: Tensor | None) -> None:
