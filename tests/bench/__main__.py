@@ -102,7 +102,8 @@ def runs(parts: dict[str, Any]) -> list[str]:
     """When, where and with what the parts were measured: a paragraph for each run that there has been."""
     found: dict[str, list[str]] = {}
     for name, part in parts.items():
-        found.setdefault(f"{part.get('date', 'no date')}: {part['machine']}; {part['versions']}", []).append(name)
+        date = part.get("date", "a date that was not kept")
+        found.setdefault(f"{date}: {part['machine']}; {part['versions']}", []).append(name)
     return [f"{', '.join(names)}: measured on {run}." if len(found) > 1 else f"Measured on {run}."
             for run, names in found.items()]
 

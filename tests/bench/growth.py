@@ -102,7 +102,7 @@ def in_memory(argument: tuple[int, str]) -> Any:
     return turn
 
 
-def run(device: str, batches: int = 1_000_000, rounds: int = 2) -> list[Section]:
+def run(device: str, batches: int = 300_000, rounds: int = 2) -> list[Section]:
     """Both, as tables."""
     only = all_ran(in_turn({"run": ("growth.long_run", (batches, device))}, 1, warm_up=0))["run"]
     marks = {int(m): v for m, v in only[0].items()}

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from timing import COLUMNS, Section, all_ran, in_turn, medians, names, peak_memory, ran, ratio, table
+from timing import COLUMNS, Section, all_ran, in_turn, median, medians, names, peak_memory, ran, ratio, table
 
 __all__ = ["warm", "cold", "imports"]
 
@@ -101,8 +101,12 @@ def cold(device: str, rounds: int = 1) -> list[Section]:
     code = "import main_job; print(main_job.job({0!r}, {1!r}, {2!r})())"
     processes = {n: ("main_job.one_process", (code.format(n, path, device), n)) for n in COLD}
     measured = in_turn(processes, rounds, warm_up=0)
+    pair = all_ran(in_turn({n: processes[n] for n in ("minifast", "fastai 2")}, 3 * rounds, warm_up=0))
     return [_processes("Main job, cold", measured, "s, new process", [
-        f"A new process each, from `python` to the printed table; medians of {rounds} round(s) in turn."])]
+        f"A new process each, from `python` to the printed table; medians of {rounds} round(s) in turn.",
+        f"minifast alone in turn with fastai 2, {3 * rounds} rounds: "
+        f"1/{ratio(pair['fastai 2'], pair['minifast'], 's'):.2f} of its time "
+        f"({median(pair['minifast'], 's'):.2f} s and {median(pair['fastai 2'], 's'):.2f} s)."])]
 
 
 def imports(device: str, rounds: int = 1) -> list[Section]:

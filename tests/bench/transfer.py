@@ -74,7 +74,7 @@ def one(argument: tuple[str, str, str]) -> Any:
     return turn
 
 
-def run(device: str, rounds: int = 3) -> list[Section]:
+def run(device: str, rounds: int = 2) -> list[Section]:
     """Both phases of every contender, a table each."""
     with tempfile.TemporaryDirectory() as folder:
         for part, n in PICTURES.items():
