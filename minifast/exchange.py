@@ -71,31 +71,33 @@ class Exchange:
         if self.is_read or loss.is_cuda or any(p.grad is not None for p in params_of(self.learn)):
             self._arrive()
             self.unit = 1.0 if weight is None else self.weight
-        if loss.is_cuda:
-            self.factor = self.mine * here.world / (self.unit.clamp_min(1e-300) if weight is not None else 1.0)
+        if nothing:
+            self.factor = 0.0
+        elif isinstance(self.unit, Tensor) and self.unit.is_cuda:
+            self.factor = self.mine * here.world / self.unit.clamp_min(1e-300)
         else:
             self.factor = float(self.mine) * here.world / float(self.unit or 1.0)
         return self.weight
 
     def end(self) -> float:
         """What the gradients are to be multiplied by; `weight` is then that of the whole batch."""
-        waited = not self.under_way
-        if not waited:
+        lacking = 1.0
+        if self.under_way:
             self._arrive()
-        self._refuse_if_odd()   # here, where all processes can answer
-        return 1.0 if waited or self.weight is None else float(self.unit / (self.weight or self.unit))
+            lacking = 1.0 if self.weight is None else float(self.unit / (self.weight or self.unit))
+        self._read()    # here, where all processes can answer
+        return lacking
 
     def agree(self, alone: bool = False) -> None:
         """An error where the processes have not decided alike since the last sum. alone: this one leaves the epoch, and
         one that does not sends its sum of the next batch, which counts as the answer."""
         self._send(torch.zeros((), device=self.learn.data.device), 0.0)
-        self._receive()
-        self._refuse_if_odd(alone)
+        self._read(alone)
 
     def _send(self, loss: Tensor, weight: Any) -> None:
         s, heard = self.learn.handler.state, getattr(getattr(self.learn, "interruption", None), "heard", None)
         self.number = zlib.crc32(repr((s.update, sorted(self.decided))).encode())
-        self.said, self.decided = self.decided, {}
+        self.said, self.decided = {*self.decided.values()}, {}
         numbers = [self.number, 0.0 if here.rank else time.monotonic(),
                    *(heard == getattr(signal, name, -1) for name in SIGNALS)]   # Windows has no SIGUSR1
         if loss.is_cuda:    # without waiting for it
@@ -106,34 +108,31 @@ class Exchange:
         self.sent = [*sums, torch.tensor(numbers, dtype=torch.float64)]
         self.work = [dist.all_reduce(t, async_op=True) for t in self.sent]
 
-    def _receive(self) -> Tensor:
-        for work in reversed(self.work):
-            work.wait()
-        number, here.now, *heard = self.sent[-1].tolist()[-2 - len(SIGNALS):]
-        self.odd = number != self.number * here.world
-        for name in (name for name, n in zip(SIGNALS, heard, strict=True) if n):
-            self.learn.interruption.take(getattr(signal, name))
-        return self.sent[0][:2]
-
     def _arrive(self) -> None:
-        total, weight = self._receive()
-        self.under_way = False
+        """Loss and weight of the whole batch; on a GPU they may be still to come."""
+        self.work[0].wait()
+        self.under_way, (total, weight) = False, self.sent[0][:2]
         mean = total if self.weight is None else torch.where(weight != 0, total / weight, self.loss)
         self.loss = mean.to(self.loss.dtype)
         if self.weight is not None:
             self.weight = weight if isinstance(self.weight, Tensor) or weight.is_cuda else float(weight)
 
-    def _refuse_if_odd(self, alone: bool = False) -> None:
-        if not self.odd:
+    def _read(self, alone: bool = False) -> None:
+        """What is on the CPU: the clock, signals, and whether all have decided alike."""
+        for work in self.work:
+            work.wait()
+        number, here.now, *heard = self.sent[-1].tolist()[-2 - len(SIGNALS):]
+        for name in (name for name, n in zip(SIGNALS, heard, strict=True) if n):
+            self.learn.interruption.take(getattr(signal, name))
+        if number == self.number * here.world:
             return
-        s, mine = self.learn.handler.state, {*self.said.values()}
-        every = [mine if i == here.rank else set() for i in range(here.world)] if alone else processes.gathered(mine)
+        every = [self.said if i == here.rank else set() for i in range(here.world)] if alone else (
+            processes.gathered(self.said))
         by_all = set.intersection(*every)
         lines = "; ".join(f"process {i}: {' and '.join(sorted(said - by_all))}" for i, said in enumerate(every)
-                          if said - by_all)
-        raise RuntimeError(f"the processes have not decided alike. {lines or f'This one is at step {s.update}'}. A "
-                           "decision must be a function of numbers that all processes have, such as last_loss and "
-                           "smooth_loss after a batch, or last_metrics")
+                          if said - by_all) or f"This one is at step {self.learn.handler.state.update}"
+        raise RuntimeError(f"the processes have not decided alike. {lines}. A decision must be a function of numbers "
+                           "that all processes have, such as last_loss and smooth_loss after a batch, or last_metrics")
 
 
 def _fields(handler: Any) -> set[str]:
