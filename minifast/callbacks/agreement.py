@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .. import distributed as processes
@@ -43,11 +44,14 @@ class Agreement(LearnerCallback):
 
     def on_backward_begin(self, last_loss: Tensor, last_output: Any, skip_bwd: bool) -> Changes | None:
         factor = self.learn.distributed.exchange.factor
+        outputs: list[Any] = [t for t in tensors_in(last_output) if t.requires_grad]
         known = isinstance(factor, float)
+        for t in [] if known else outputs:      # where nothing counts, the gradient may be no number
+            t.register_hook(lambda grad: torch.where(factor != 0, grad, 0.0))
         if not skip_bwd and not (known and factor == 0):
             return None if known and factor == 1 else {"last_loss": last_loss * factor}
         # the loss may be no number; the others wait for gradients
-        zero: Any = sum(t.sum() * 0 for t in tensors_in(last_output) if t.requires_grad)
+        zero: Any = sum(t.sum() * 0 for t in outputs)
         if skip_bwd:    # what has been accumulated is added up
             without = [p for p in params_of(self.learn) if p.grad is None]
             zero.backward()
