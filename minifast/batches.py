@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -70,13 +70,6 @@ def _all_tensors(x: Any) -> bool:
 
 # ---- of several processes, the batches that are this one's
 
-class _LastPass:
-    n: int | None = None    # how many batches it had, in all processes together
-
-
-_last = _LastPass()
-
-
 @dataclass
 class Share:
     """Of every batch the part that is this process's: the parts differ by one sample at most, earlier ones are larger.
@@ -117,15 +110,16 @@ class Turns:
     world: int
     stop: int | None = None
     even: bool = False
+    n_last: ClassVar[int | None] = None     # of the last pass: how many batches it had, in all processes together
 
     def of(self, batches: Iterable[Any], n: int | None) -> Iterator[Any]:
         """This process's batches."""
-        first, i, _last.n = None, -1, None
+        first, i, Turns.n_last = None, -1, None
         for i, batch in enumerate(islice(batches, self.stop)):
             first = batch if i == 0 and self.even else first
             if i % self.world == self.rank:
                 yield batch
-        _last.n = i + 1
+        Turns.n_last = i + 1
         if self.even and i >= 0 and 0 <= (i % self.world) < self.rank:
             yield first
 
@@ -139,6 +133,6 @@ def merged(learn: Any, items: list[Any], in_turns: bool = True) -> list[Any]:
     """
     if not together(learn):
         return items
-    parts, n = gathered(items), _last.n if in_turns else None
+    parts, n = gathered(items), Turns.n_last if in_turns else None
     found = [part[i] for i in range(max(map(len, parts))) for part in parts if i < len(part)]
     return found[:n]
