@@ -75,7 +75,8 @@ def work(config: str, folder: Path, kills: dict[int, tuple[str, int]], pause: fl
         kill_in_save(at)
     callbacks = [Begun(folder, pause)] if pause else []
     callbacks.append(runs.Kill(at if kind == "event" else 0))
-    fit(learn, callbacks=[*callbacks, Checkpoint(learn, "run", every=1 if kind == "save" else 3)])
+    every = 1 if any(kind == "save" for kind, _ in kills.values()) else 3   # in all processes alike
+    fit(learn, callbacks=[*callbacks, Checkpoint(learn, "run", every=every)])
     found = runs.result(learn)
     return {**found, "steps": str(len(learn.recorder.lrs))}
 
