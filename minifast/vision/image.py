@@ -188,7 +188,9 @@ def _bytes(im: Any, fit: Fit) -> np.ndarray[Any, Any]:
         im = im.reduce(by)
     if isinstance(fit, tuple) and fit != (im.height, im.width):
         im = ImageOps.fit(im, (fit[1], fit[0]), Image.Resampling.BILINEAR)
-    return np.asarray(im)
+    channels = [] if im.mode == "L" else [3]
+    # np.asarray(im) asks PIL for more than the bytes: that takes a tenth of a small picture's time
+    return np.frombuffer(im.tobytes(), np.uint8).reshape(im.height, im.width, *channels)
 
 
 def _has_wide_channels(im: Any) -> bool:
