@@ -15,11 +15,11 @@ from torch import Tensor
 
 from . import distributed as processes
 from .batches import Turns, merged
-from .callback import Callback
+from .callback import Callback, role_of
 from .columns import AverageMetric, WholeSetMetric
 from .distributed import here
 from .failures import explain
-from .same_run import differences, named, settings
+from .same_run import arguments_of, differences, named, settings
 from .signatures import listeners
 from .state import Changes, State
 from .utils import params_of, read_numbers, rng_state, set_rng_state, to_detach, to_device, weighted_mean
@@ -195,7 +195,9 @@ def begin_alike(learn: Any, own_batches: bool) -> None:
     bs, world = learn.data.batch_size, here.world
     if bs is not None and bs < world and not own_batches:
         raise ValueError(f"bs={bs} is the size of the whole batch, and {world} processes need a sample each of it")
-    mine = {**settings(learn), "callbacks": [*named(learn.handler)]}
+    callbacks = named(learn.handler)
+    mine = {**settings(learn), "callbacks": [*callbacks],   # a checkpoint, of which all must know when it is due
+            **{name: arguments_of(cb, ("learn",)) for name, cb in callbacks.items() if role_of(cb) == "process"}}
     compared = {name: value for name, value in mine.items()
                 if not (own_batches and name.startswith(("training", "sampler")))}
     every = processes.gathered((compared, rng_state(cuda=False), [dl.state_dict() for dl in learn.data.dls],

@@ -196,6 +196,9 @@ def different(what):
         elif what == "callbacks":
             learn = learner()
             learn.fit(1, callbacks=[GradientAccumulation(learn, 1 + odd)])
+        elif what == "checkpoint":
+            learn = learner()
+            learn.fit(1, callbacks=[Checkpoint(learn, "run", every=2 + odd)])
         elif what == "bs":
             learner(bs=1).fit(1)
     except ValueError as e:
@@ -205,6 +208,7 @@ def different(what):
 @pytest.mark.parametrize(("what", "says"), [
     ("lr", r"lr: \[0.2\] in process 0, \[0.1\] in process 1"), ("model", "Dropout"), ("data", "data's content"),
     ("split", "data's content"), ("callbacks", "GradientAccumulation.*n_step 1 in process 0, 2 in process 1"),
+    ("checkpoint", "Checkpoint: every 2 in process 0, 3 in process 1"),
     ("bs", "bs=1 is the size of the whole batch, and 2 processes need a sample each")])
 def test_processes_that_train_different_things_are_refused(what, says):
     for text in run(different, 2, what):
