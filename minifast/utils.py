@@ -138,6 +138,14 @@ def tensors_in(x: Any) -> list[Tensor]:
     return found
 
 
+def pass_gradients_if(counts: Tensor, outputs: Any) -> None:
+    """Let the backward pass end in a model's outputs where `counts`, one truth value, is False: of a loss in which
+    nothing counts the gradient is no number, and what a GPU knows need not be read for it."""
+    for t in tensors_in(outputs):
+        if t.requires_grad:
+            t.register_hook(lambda grad: torch.where(counts, grad, 0.0))  # type: ignore[no-untyped-call]
+
+
 def batch_length(*parts: Any) -> int:
     """Number of samples in a batch: what the first of `parts` (its targets, then its inputs) that holds samples says.
 

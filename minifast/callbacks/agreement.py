@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .. import distributed as processes
@@ -12,7 +11,7 @@ from ..callback import LearnerCallback
 from ..failures import explain
 from ..order import Order
 from ..state import Changes
-from ..utils import params_of, rng_state, set_rng_state, tensors_in
+from ..utils import params_of, pass_gradients_if, rng_state, set_rng_state, tensors_in
 
 __all__: list[str] = []     # `learn.to_distributed` adds it
 
@@ -44,14 +43,13 @@ class Agreement(LearnerCallback):
 
     def on_backward_begin(self, last_loss: Tensor, last_output: Any, skip_bwd: bool) -> Changes | None:
         factor = self.learn.distributed.exchange.factor
-        outputs: list[Any] = [t for t in tensors_in(last_output) if t.requires_grad]
         known = isinstance(factor, float)
-        for t in [] if known else outputs:      # where nothing counts, the gradient may be no number
-            t.register_hook(lambda grad: torch.where(factor != 0, grad, 0.0))
+        if not known:
+            pass_gradients_if(factor != 0, last_output)
         if not skip_bwd and not (known and factor == 0):
             return None if known and factor == 1 else {"last_loss": last_loss * factor}
         # the loss may be no number; the others wait for gradients
-        zero: Any = sum(t.sum() * 0 for t in outputs)
+        zero: Any = sum(t.sum() * 0 for t in tensors_in(last_output) if t.requires_grad)
         if skip_bwd:    # what has been accumulated is added up
             without = [p for p in params_of(self.learn) if p.grad is None]
             zero.backward()

@@ -12,7 +12,7 @@ from ..distributed import together
 from ..order import Order
 from ..state import Changes
 from ..torch_private import is_compiled, multiply_all_
-from ..utils import params_of
+from ..utils import params_of, pass_gradients_if
 
 __all__ = ["GradientClipping", "GradientAccumulation", "AccumulateScheduler"]
 
@@ -77,12 +77,13 @@ class GradientAccumulation(LearnerCallback):
         """Whether the batch that begins will end with a step: only then several processes add up their gradients."""
         return self.n_batches + 1 >= self.n_step or num_batch + 1 >= len(self.learn.data.train_dl)
 
-    def on_backward_begin(self, last_loss: Tensor, last_weight: Any) -> Changes | None:
+    def on_backward_begin(self, last_loss: Tensor, last_output: Any, last_weight: Any) -> Changes | None:
         if last_weight is None:
             return None
         if isinstance(last_weight, Tensor):
             if not self.n_summed:   # any number near the weights does, so that 16 bits do not overflow
                 self.unit = last_weight.masked_fill(last_weight == 0, 1).to(last_loss.dtype)
+            pass_gradients_if(last_weight != 0, last_output)
             return {"last_loss": last_loss * (last_weight / self.unit)}
         if last_weight == 0:    # of several processes the backward pass also adds up what they have accumulated
             return None if together(self.learn) else {"skip_bwd": True}

@@ -135,6 +135,30 @@ def test_a_batch_without_a_backward_pass_does_not_weigh(order, skipped):
     torch.testing.assert_close(grads.grads[0], want.grads[0], rtol=1e-5, atol=1e-6)
 
 
+class OnDevice(nn.Module):
+    """A mean over the targets that are not 3, which only the device knows; where there is none it is no number."""
+
+    def forward(self, output, target):
+        return (F.cross_entropy(output, target, reduction="none") * (target != 3)).sum() / (target != 3).sum()
+
+    def denominator(self, output, target):
+        return (target != 3).sum()
+
+
+@pytest.mark.parametrize("nothing", [0, 1, 2])
+def test_a_batch_in_which_nothing_counts_leaves_the_window_to_the_others(nothing):
+    batches = data(4, 12).train_dl.dl
+    batches[nothing] = (batches[nothing][0], torch.full((4,), 3))
+    others = [batch for i, batch in enumerate(batches) if i != nothing]
+    found = []
+    for loader, n_step in ((batches, 3), ([joined(*others)], 1)):
+        grads = Grads(learn := fake_learner(data=DataBunch(loader, loader[:1], device="cpu"), loss_func=OnDevice()))
+        learn.fit(1, callbacks=[GradientAccumulation(learn, n_step), grads])
+        found.append(grads.grads)
+    assert len(found[0]) == len(found[1]) == 1 and found[0][0].abs().max() > 0
+    torch.testing.assert_close(*(grads[0] for grads in found))
+
+
 def test_a_sum_stays_a_sum_under_mixup():
     added = []
     for n_step in (1, 7):
