@@ -98,8 +98,8 @@ def one_process(argument: tuple[str, str]) -> Any:
 def cold(device: str, rounds: int = 1) -> list[Section]:
     """Seconds of a whole new process: imports, pictures, two epochs, the printed table."""
     path = sample()
-    code = "import main_job; print(main_job.job({0!r}, {1!r}, {2!r})())"
-    processes = {n: ("main_job.one_process", (code.format(n, path, device), n)) for n in COLD}
+    code = "{3}; import main_job; print(main_job.job({0!r}, {1!r}, {2!r})())"     # as a user's program begins
+    processes = {n: ("main_job.one_process", (code.format(n, path, device, IMPORTS[n]), n)) for n in COLD}
     measured = in_turn(processes, rounds, warm_up=0)
     pair = all_ran(in_turn({n: processes[n] for n in ("minifast", "fastai 2")}, 3 * rounds, warm_up=0))
     return [_processes("Main job, cold", measured, "s, new process", [
