@@ -51,8 +51,9 @@ class GradientAccumulation(LearnerCallback):
     one that the end of the run leaves open is dropped.
 
     Returns `n_updates` in on_train_begin, so that schedules count optimizer steps, and `skip_step` and `skip_zero` in
-    on_backward_end. Where only the GPU knows the weights, the loss that is differentiated is multiplied by its own. The
-    recorded loss is left unchanged.
+    on_backward_end. Where only the GPU knows the weights, the loss that is differentiated is multiplied by its own, and
+    a window in which nothing counts steps with gradients of zero; elsewhere it does not step. The recorded loss is left
+    unchanged.
 
     >>> learn = fake_learner(train_length=20, batch_size=5)
     >>> learn.fit(1, callbacks=[GradientAccumulation(learn, n_step=3)])
