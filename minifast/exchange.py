@@ -19,7 +19,7 @@ from .callback import Callback, role_of
 from .columns import AverageMetric, WholeSetMetric
 from .distributed import here
 from .failures import explain
-from .same_run import arguments_of, differences, named, settings
+from .same_run import arguments_of, differences, named, of_data, settings
 from .signatures import listeners
 from .state import Changes, State
 from .utils import params_of, read_numbers, rng_state, set_rng_state, to_detach, to_device, weighted_mean
@@ -200,18 +200,23 @@ def begin_alike(learn: Any, own_batches: bool) -> None:
             **{name: arguments_of(cb, ("learn",)) for name, cb in callbacks.items() if role_of(cb) == "process"}}
     compared = {name: value for name, value in mine.items()
                 if not (own_batches and name.startswith(("training", "sampler")))}
-    every = processes.gathered((compared, rng_state(cuda=False), [dl.state_dict() for dl in learn.data.dls],
-                                time.monotonic()))
-    first, random, positions, here.now = every[0]
-    for number, (theirs, *_) in enumerate(every):
-        if wrong := differences(first, theirs):
-            text = "; ".join(wrong.values()).replace(" then", " in process 0").replace(" now", f" in process {number}")
-            raise ValueError(f"process {number} trains something else than process 0: {text}")
+    random, positions, here.now = _compared("trains", compared, (
+        rng_state(cuda=False), [dl.state_dict() for dl in learn.data.dls], time.monotonic()))
     for dl, position in zip(learn.data.dls, positions, strict=True):
         dl.load_state_dict(position)
     set_rng_state(random)
     if here.rank:   # dropout draws others in each process
         torch.manual_seed(zlib.crc32(random["torch"].numpy().tobytes(), here.rank))
+
+
+def _compared(verb: str, mine: dict[str, Any], more: Any = None, advice: str = "") -> Any:
+    """ValueError where the processes' settings differ; returns what process 0 gives as `more`."""
+    (first, more), *others = processes.gathered((mine, more))
+    for number, (theirs, _) in enumerate(others, 1):
+        if wrong := differences(first, theirs):
+            text = "; ".join(wrong.values()).replace(" then", " in process 0").replace(" now", f" in process {number}")
+            raise ValueError(f"process {number} {verb} something else than process 0: {text}{advice}")
+    return more
 
 
 def first_of_all(learn: Any, stage: int, text: str) -> str:
@@ -232,6 +237,9 @@ def in_turns(learn: Any, handler: Any, dl: Any, n_batch: int | None) -> Iterator
     before = dl.set_part(Turns(processes.rank(), processes.world(), n_batch, learn.distributed.shard))
     within = learn.distributed.exchange is not None     # a run, which explains its end itself
     try:
+        wanted = {"n_batch": n_batch, "callbacks": [*named(handler)], **of_data("its", dl)}
+        _compared("validates or predicts on", wanted,
+                  advice=". Each process must ask for the same, of all the data: it takes its batches of it")
         yield
     except BaseException as e:
         if not within:

@@ -15,10 +15,12 @@ from .callbacks.channels_last import ChannelsLast
 from .callbacks.precision import MixedPrecision
 from .checks import as_path, few_of, number, short
 from .data import DataBunch
+from .distributed import once
 from .files import save_file
 from .layers import initialise_lazy
 from .losses import class_axis, loss_activation, task_of
 from .program import Program, filled
+from .sharded import is_sharded
 from .tracing import repeated, trace
 from .utils import batch_length, is_plain, listify, run_model, tensors_in, to_device
 
@@ -71,26 +73,31 @@ def export_learner(learn: Any, file: Path | str | None = None, thresh: float | N
         onnxruntime; what else there is goes into the file's metadata.
 
     In it are weights, classes, size and normalisation of pictures, and the threshold: tensors and plain values, with a
-    checksum. Returns the path. ValueError that names the part that cannot be in a file; nothing is written then.
+    checksum. Returns the path. Of several processes the first one writes. ValueError that names the part that cannot be
+    in a file; nothing is written then.
 
     >>> fake_learner().export("a.mf").name
     'a.mf'
     """
     if format not in SUFFIXES:
         raise ValueError(f"format must be one of {', '.join(map(repr, SUFFIXES))}, not {format!r}")
+    if any(map(is_sharded, learn.model.parameters())):
+        raise ValueError("the model's parameters are spread over processes, and a file needs them whole: learn.save(), "
+                         "and export from a learner of one process that loads it")
     path = Path(learn.path) / f"export{SUFFIXES[format]}" if file is None else as_path("file", file)
     initialise_lazy(learn)
-    content = described(learn, thresh)
+    content, x = described(learn, thresh), _example(learn)
     if format == "onnx":
         from .onnx_file import write_onnx
-        return write_onnx(learn, path, _example(learn), content)
-    x = _example(learn)
+        once(learn, lambda: write_onnx(learn, path, x, content), shared=False)
+        return path
     content["weights"] = learn.model.state_dict()
     content["program"] = trace(learn.model, x) if program else None
     with in_eval_mode(learn.model):
         content["loss"] = _loss_in_words(learn.loss_func, run_model(learn.model, x))
         content["probe"] = _checked(learn.model, x, content) if program else None
-    return save_file(content, path)
+    once(learn, lambda: save_file(content, path), shared=False)
+    return path
 
 
 def described(learn: Any, thresh: float | None) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from .sharded import class_of
 from .snapshot import plain
 from .state import State
 
-__all__ = ["LENGTH", "arguments_of", "check_allowed", "described_with", "differences", "in_words", "named", "settings",
-           "shapes_training", "without_curves"]
+__all__ = ["LENGTH", "arguments_of", "check_allowed", "described_with", "differences", "in_words", "named", "of_data",
+           "settings", "shapes_training", "without_curves"]
 
 LENGTH = ("number of epochs", "optimizer steps")
 HOW_FAST = {"params", "layer_group", "foreach", "fused", "capturable", "differentiable", "initial_lr", "decays"}
@@ -61,17 +61,21 @@ def settings(learn: Any) -> dict[str, Any]:
              "frozen parameters": [n for n, p in learn.model.named_parameters() if not p.requires_grad]}
     for name, dl in named_loaders(learn.data).items():
         if name in ("training", "validation"):
-            found[f"{name} data"] = "there"
-            found[f"{name} samples"] = _length(dl.dataset)
-            found[f"{name} data's content (a random part needs seed=)"] = fingerprint(
-                dl.dl if dl.dataset is None else dl.dataset)
-            found[f"transforms of {name} batches"] = [described_with(tfm) for tfm in dl.tfms]
+            found |= {f"{name} data": "there", **of_data(name, dl)}
     if (sampler := getattr(learn.data.train_dl.dl, "sampler", None)) is not None:
         found["sampler"] = in_words(sampler)
     for name, cb in named(learn.handler).items():
         if shapes_training(cb) and getattr(cb, "compared", True):
             found[name] = {**arguments_of(cb, without=("learn", "seed")), **_curves(cb, s)}
     return plain(found)  # type: ignore[no-any-return]
+
+
+def of_data(name: str, dl: Any) -> dict[str, Any]:
+    """What two loaders must have in common to be of the same samples, by name, in plain values."""
+    return {f"{name} samples": _length(dl.dataset),
+            f"{name} data's content (a random part needs seed=)": fingerprint(
+                dl.dl if dl.dataset is None else dl.dataset),
+            f"transforms of {name} batches": [described_with(tfm) for tfm in dl.tfms]}
 
 
 def _hyper_parameters(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

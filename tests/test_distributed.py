@@ -24,7 +24,7 @@ from callback_set import CLASSES, a_learner, make
 from processes import free_port, run, start
 from torch import nn
 from torch.torch_version import TorchVersion
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, Subset, TensorDataset
 
 from minifast import distributed
 from minifast.basics import *
@@ -32,6 +32,7 @@ from minifast.callback import Callback
 from minifast.callbacks.checkpoint import Checkpoint
 from minifast.callbacks.gradients import GradientAccumulation
 from minifast.confusion import KappaScore
+from minifast.exported import load_learner
 from minifast.fakes import fake_learner
 from minifast.sharded import whole
 from minifast.vision import ImageDataBunch
@@ -201,6 +202,10 @@ def different(what):
             learn.fit(1, callbacks=[Checkpoint(learn, "run", every=2 + odd)])
         elif what == "bs":
             learner(bs=1).fit(1)
+        elif what == "own part":    # as a DistributedSampler cuts it
+            learner().get_preds(Subset(dataset(24), range(odd, 24, 2)))
+        elif what == "n_batch":
+            learner().get_preds(n_batch=2 + odd)
     except ValueError as e:
         return str(e)
 
@@ -209,7 +214,9 @@ def different(what):
     ("lr", r"lr: \[0.2\] in process 0, \[0.1\] in process 1"), ("model", "Dropout"), ("data", "data's content"),
     ("split", "data's content"), ("callbacks", "GradientAccumulation.*n_step 1 in process 0, 2 in process 1"),
     ("checkpoint", "Checkpoint: every 2 in process 0, 3 in process 1"),
-    ("bs", "bs=1 is the size of the whole batch, and 2 processes need a sample each")])
+    ("bs", "bs=1 is the size of the whole batch, and 2 processes need a sample each"),
+    ("own part", "process 1 validates or predicts on something else than process 0: its data's content.*all the data"),
+    ("n_batch", "n_batch: 2 in process 0, 3 in process 1")])
 def test_processes_that_train_different_things_are_refused(what, says):
     for text in run(different, 2, what):
         assert text is not None and re.search(says, text), text
@@ -381,11 +388,13 @@ def files(folder):
         learn.save("a/b\0")
     except (OSError, ValueError) as e:
         failed = type(e).__name__
-    return weights(learn), weights(other), failed
+    learn.export()
+    return weights(learn), weights(other), failed, load_learner(folder / "export.mf").predict(torch.ones(5).double())[2]
 
 
 def test_files_are_written_once_and_read_by_all(tmp_path):
     first, second = run(files, 2, tmp_path)
+    assert torch.equal(first[3], second[3])
     assert equal(first[0], second[0]) and equal(first[0], first[1]) and equal(second[0], second[1])
     assert first[2] == second[2]
     assert sorted(p.name for p in (tmp_path / "models").iterdir()) == ["best.pth", "last.pth"]
@@ -482,6 +491,9 @@ def sharded_run(folder, shard=True, cut_at=None):
             raise
     learn.validate()
     learn.save("last")
+    if shard:
+        with pytest.raises(ValueError, match="spread over processes.*learn.save"):
+            learn.export()
     preds = learn.get_preds()[0]
     learn.load("last")
     r = learn.recorder
