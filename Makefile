@@ -31,7 +31,7 @@ $(READY): setup.cfg pyproject.toml
 train: $(READY)  ## the main job: MNIST sample, LR finder, two epochs of 1cycle, pictures in out/
 	$(BIN)/python -m minifast --out $(OUT)
 
-test: $(READY)  ## every test, the README's blocks and the notebooks included (about four minutes)
+test: $(READY)  ## every test, the README's blocks and the notebooks included (four minutes, twelve on a slow machine)
 	$(BIN)/python -m pytest -m "not slow" -n 2
 
 fast: $(READY)  ## the tests without notebooks, README and subprocesses (minutes)
