@@ -263,7 +263,7 @@ def test_no_file_of_callbacks_is_long():
 
 
 IMPORT_IS_CHEAP = """
-import os, pathlib, random, signal, sys, warnings
+import gc, os, pathlib, random, signal, sys, warnings
 import numpy, torch, torch.utils.data
 
 def world():
@@ -275,6 +275,7 @@ def world():
         "precision": torch.get_float32_matmul_precision(),
         "print": (repr(torch._tensor_str.PRINT_OPTS), numpy.get_printoptions()),
         "numpy errors": numpy.geterr(), "filters": list(warnings.filters), "environment": dict(os.environ),
+        "collector": (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()),
         "signals": {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)},
         "hooks": (sys.excepthook, sys.displayhook), "path": list(sys.path),
         "classes": [{k: v for k, v in vars(c).items() if k != "__dict__"} for c in classes],
