@@ -1,6 +1,7 @@
 """One seed for every test, one thread, and no windows."""
 import os
 import random
+import signal
 
 # models this small gain nothing from a second thread, and threads of several processes wait for each other; the
 # processes that tests start inherit it
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+signal.signal(signal.SIGINT, signal.default_int_handler)    # a shell lets what it starts in the background ignore it
 
 
 @pytest.fixture(autouse=True)
